@@ -1,0 +1,4 @@
+"""Every setting: its name, type, unit, default and meaning.
+
+It imports nothing of ours.
+"""

@@ -1,0 +1,184 @@
+"""The life of a job: made of what has arrived, started, then done, parked or failed; and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from db.arrivals import lock_series
+from db.errors import UnknownRow
+from db.models import Instance, Job, JobInstance, Measurement, Result
+from db.rows import fitted, insert_if_absent, upsert
+from db.session import now
+from db.status import JobStatus
+
+_BARE = {"synchronize_session": False}  # what the session knows is read anew afterwards
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What is fixed before any work starts: the id, the model, the UIDs of the results."""
+
+    job_id: str
+    model: str
+    uids: Mapping[str, str]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class MeasurementRow:
+    """One figure: quantity (`volume`, `mean_hu`, `sd_hu`), value, UCUM unit, flags as words without spaces."""
+
+    structure: str
+    side: str
+    quantity: str
+    value: float
+    unit: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One DICOM object that was written: kind (`seg`, `sr`, `sc`), UIDs, file below the job's folder, digest."""
+
+    kind: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+def create_job(session: Session, series_id: int, new: NewJob) -> Job | None:
+    """Make the job of the series' present run: of the newest version of each of its instances. It closes the series.
+
+    Returns:
+        The job; None if that run of that model has its job already.
+
+    Raises:
+        UnknownRow: there is no such series.
+    """
+    series = lock_series(session, series_id)
+    values = {
+        "id": new.job_id,
+        "series_id": series_id,
+        "run": series.run,
+        "model": new.model,
+        "status": JobStatus.QUEUED.value,
+        "uids": dict(new.uids),
+        "stage_seconds": {},
+        "attempts": 0,
+        "created_at": new.created_at,
+    }
+    made = insert_if_absent(session, Job, values)
+    if made:
+        # Instances are numbered as they arrive, so the highest number is the newest version.
+        newest = select(func.max(Instance.id)).where(Instance.series_id == series_id)
+        for instance_id in session.scalars(newest.group_by(Instance.sop_instance_uid)).all():
+            session.add(JobInstance(job_id=new.job_id, instance_id=instance_id))
+    series.open = False
+    session.flush()
+    return _job(session, new.job_id) if made else None
+
+
+def job_files(session: Session, job_id: str) -> tuple[str, ...]:
+    """The files of a job, relative to the spool, in the order of their arrival.
+
+    Raises:
+        UnknownRow: there is no such job.
+    """
+    _job(session, job_id)
+    files = select(Instance.path).join(JobInstance, JobInstance.instance_id == Instance.id)
+    return tuple(session.scalars(files.where(JobInstance.job_id == job_id).order_by(Instance.id)))
+
+
+def start_job(session: Session, job_id: str) -> int:
+    """A worker begins a job, or begins it again after a crash.
+
+    Returns:
+        How often it has begun now: a job that kills its worker shows here.
+    """
+    session.execute(update(Job).where(Job.id == job_id).values(attempts=Job.attempts + 1), execution_options=_BARE)
+    job = _job(session, job_id)
+    job.started_at = job.started_at or now()
+    _set(job, JobStatus.RUNNING)
+    job.finished_at = None
+    session.flush()
+    return job.attempts
+
+
+def park_job(session: Session, job_id: str, code: str, reason: str) -> None:
+    """The series is kept but not segmented, for a reason that a radiographer understands."""
+    job = _job(session, job_id)
+    _set(job, JobStatus.PARKED, code, reason)
+    session.flush()
+
+
+def fail_job(session: Session, job_id: str, code: str, reason: str) -> None:
+    """The job failed through a fault of the node."""
+    job = _job(session, job_id)
+    _set(job, JobStatus.FAILED, code, reason)
+    session.flush()
+
+
+def finish_job(
+    session: Session, job_id: str, stage_seconds: Mapping[str, float], backend: str, model_digest: str
+) -> None:
+    """The job is done.
+
+    Args:
+        session: where to write.
+        job_id: the job.
+        stage_seconds: seconds by the name of the stage.
+        backend: what ran the network.
+        model_digest: sha256 of the network, hexadecimal.
+    """
+    job = _job(session, job_id)
+    job.stage_seconds = dict(stage_seconds)
+    job.backend, job.model_digest = backend, model_digest
+    _set(job, JobStatus.DONE)
+    session.flush()
+
+
+def requeue_job(session: Session, job_id: str) -> None:
+    """Put a job back in line, on an operator's word. The UIDs of its results stay the same."""
+    job = _job(session, job_id)
+    _set(job, JobStatus.QUEUED)
+    job.started_at = job.finished_at = None
+    session.flush()
+
+
+def record_measurements(session: Session, job_id: str, rows: Sequence[MeasurementRow]) -> None:
+    """Remember the figures of a job; a second time overwrites the first."""
+    values = [{**asdict(row), "job_id": job_id, "flags": " ".join(row.flags)} for row in rows]
+    upsert(session, Measurement, ("job_id", "structure", "side", "quantity"), values)
+
+
+def record_results(session: Session, job_id: str, rows: Sequence[ResultRow]) -> None:
+    """Remember the objects that a job wrote; a second time overwrites the first."""
+    upsert(session, Result, ("job_id", "kind"), [{**asdict(row), "job_id": job_id} for row in rows])
+
+
+def _job(session: Session, job_id: str) -> Job:
+    """The job as it is now, locked where the database can.
+
+    Raises:
+        UnknownRow: there is none.
+    """
+    job = session.get(Job, job_id, populate_existing=True, with_for_update=True)
+    if job is None:
+        raise UnknownRow(f"job {job_id}", "the database does not hold it", "List what it holds: vastus jobs.")
+    return job
+
+
+def _set(job: Job, status: JobStatus, code: str | None = None, reason: str | None = None) -> None:
+    """Set the status, with its reason; the time when the job ended stays that of the first telling."""
+    told_before = job.status == status.value
+    job.status, job.reason_code, job.reason = status.value, fitted(code, 64), fitted(reason, 1024)
+    if status in (JobStatus.DONE, JobStatus.PARKED, JobStatus.FAILED) and not (told_before and job.finished_at):
+        job.finished_at = now()

@@ -1,0 +1,105 @@
+"""Coded concepts: what structures, sides and measurements are called in DICOM.
+
+The structures are in `thigh29_codes.csv` beside this file. The rule: SNOMED CT where its evidence is not `none`,
+otherwise MDC (ISO/IEEE 11073, PS3.16 CID 3031), otherwise FMA; the remaining codes are equivalents. The side is a
+modifier of its own (PS3.16 CID 244), never part of the structure's code. Codes of the Standard's own context groups
+come from pydicom's dictionary.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+import highdicom as hd
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from dicom_io.errors import DicomIoError
+from engine.labels import Side
+
+ANATOMICAL_STRUCTURE = codes.cid7150.AnatomicalStructure
+LATERALITY: Mapping[Side, Code] = MappingProxyType({Side.RIGHT: codes.cid244.Right, Side.LEFT: codes.cid244.Left})
+
+VOLUME = codes.cid7469.Volume
+ATTENUATION = codes.DCM.AttenuationCoefficient
+MEAN = codes.cid7464.Mean
+STANDARD_DEVIATION = codes.cid7464.StandardDeviation
+CUBIC_CENTIMETRE = codes.UCUM.CubicCentimeter
+HOUNSFIELD_UNIT = codes.UCUM.HounsfieldUnit
+
+CT_UNSPECIFIED_REGION = codes.cid100.CTUnspecifiedBodyRegion
+ARTIFICIAL_INTELLIGENCE = codes.cid7162.ArtificialIntelligence
+DEVICE = codes.cid270.Device
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500; not in the dictionary
+YES = codes.cid230.Yes
+NO = codes.cid230.No
+
+PRIVATE_SCHEME = "99VASTUS"
+TRUNCATED = Code("truncated", PRIVATE_SCHEME, "Truncated at the edge of the scan")
+TRAINING = Code("training", PRIVATE_SCHEME, "What the model was trained on")
+INTENDED_USE = Code("intended_use", PRIVATE_SCHEME, "Intended use")
+
+
+@dataclass(frozen=True)
+class StructureCodes:
+    """How one structure is coded.
+
+    Attributes:
+        key: the structure's key, as in `engine.labels`.
+        primary: the code by which it goes.
+        equivalents: codes of other schemes with the same meaning (PS3.3 8.8, Equivalent Code Sequence).
+        note: what a reader must know where the code does not say it all; mostly empty.
+    """
+
+    key: str
+    primary: Code
+    equivalents: tuple[Code, ...]
+    note: str
+
+    def concept(self, side: Side | None = None) -> hd.sr.CodedConcept:
+        """The structure as an item of a code sequence.
+
+        Args:
+            side: adds the side as Segmented Property Type Modifier (PS3.3 C.8.20.4), for the SEG only.
+        """
+        item = hd.sr.CodedConcept.from_code(self.primary)
+        if self.equivalents:
+            item.EquivalentCodeSequence = [hd.sr.CodedConcept.from_code(code) for code in self.equivalents]
+        if side is not None:
+            item.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(LATERALITY[side])]
+        return item
+
+
+@cache
+def all_structure_codes() -> Mapping[str, StructureCodes]:
+    """Every coded structure by its key."""
+    text = files("dicom_io").joinpath("thigh29_codes.csv").read_text(encoding="utf-8")
+    return MappingProxyType({row["key"]: _codes(row) for row in csv.DictReader(text.splitlines())})
+
+
+def structure_codes(key: str) -> StructureCodes:
+    """The codes of a structure.
+
+    Raises:
+        DicomIoError: the structure has no code; a result without a code would be of no use to its receiver.
+    """
+    found = all_structure_codes().get(key)
+    if found is None:
+        raise DicomIoError(f"structure {key}", "it has no code", "Add it to dicom_io/thigh29_codes.csv")
+    return found
+
+
+def _codes(row: Mapping[str, Any]) -> StructureCodes:
+    schemes = (
+        ("SCT", row["sct"] if row["sct_evidence"] != "none" else "", row["sct_meaning"]),
+        ("MDC", row["mdc"], row["mdc_meaning"]),
+        ("FMA", row["fma"], row["fma_meaning"]),
+    )
+    known = [Code(value, scheme, meaning) for scheme, value, meaning in schemes if value]
+    return StructureCodes(row["key"], known[0], tuple(known[1:]), row["note"])

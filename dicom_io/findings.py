@@ -1,0 +1,131 @@
+"""What the result objects are made from, and the figures that they state.
+
+One rule rounds every figure, so that the report, the picture and the database say the same: three decimals, which is
+1 mm3 for a volume and finer than any attenuation is known. It always fits the 16 characters of a decimal string
+(PS3.5 6.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dicom_io.codes import CUBIC_CENTIMETRE, HOUNSFIELD_UNIT
+from dicom_io.errors import DicomIoError
+from dicom_io.series import SourceSeries
+from dicom_io.uids import ResultUids
+from engine.labels import Segment, Side
+from engine.measure import Measurements, SegmentMeasurement
+from engine.segmentation import Segmentation
+from engine.volume import Volume
+
+FIGURE_DECIMALS = 3
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who made a result, when and with what.
+
+    Attributes:
+        job_id: the job; tracking UIDs derive from it.
+        created_at: aware; every date and time in the results is this one, in the source's own Timezone Offset From
+            UTC (0008,0201) where it has one, otherwise in the zone that `created_at` carries.
+        software_version: version of Vastus.
+        model_name: name of the model package, as `demo`.
+        model_version: its version.
+        model_digest: SHA-256 of its network, hexadecimal.
+        training_phrase: a few words for series descriptions, as `trained on synthetic CT`.
+        training_statement: what the model was trained on, in a sentence or two.
+        demonstration: the model is not for clinical use, and every result must say so.
+        backend: what ran the network, as `openvino`.
+        precision: in which precision, as `float32`.
+    Raises:
+        DicomIoError: `created_at` has no time zone.
+    """
+
+    job_id: str
+    created_at: datetime
+    software_version: str
+    model_name: str
+    model_version: str
+    model_digest: str
+    training_phrase: str
+    training_statement: str
+    demonstration: bool
+    backend: str
+    precision: str
+
+    def __post_init__(self) -> None:
+        if self.created_at.tzinfo is None:
+            raise DicomIoError("provenance", f"the time {self.created_at} has no zone", "Give an aware time")
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What the engine found: all three on the same grid."""
+
+    volume: Volume
+    segmentation: Segmentation
+    measurements: Measurements
+
+
+@dataclass(frozen=True, eq=False)
+class ResultRequest:
+    """Everything that a writer needs to write its object."""
+
+    source: SourceSeries
+    findings: Findings
+    provenance: Provenance
+    uids: ResultUids
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, exactly as the report states it.
+
+    Attributes:
+        structure: key of the structure.
+        side: the patient's side.
+        quantity: `volume`, `mean_hu` or `sd_hu`.
+        value: rounded to `FIGURE_DECIMALS`.
+        unit: UCUM.
+        flags: words that limit the figure, as `truncated`.
+    """
+
+    structure: str
+    side: Side
+    quantity: str
+    value: float
+    unit: str
+    flags: tuple[str, ...]
+
+
+def figures(measurements: Measurements) -> tuple[Figure, ...]:
+    """The figures of every structure that was found, in the order of the segment numbers."""
+    return tuple(figure for row in measurements.segments for figure in segment_figures(row))
+
+
+def segment_figures(row: SegmentMeasurement) -> tuple[Figure, ...]:
+    """The figures of one segment: none where it was not found, for a missing structure has no volume of zero."""
+    if row.voxels == 0:
+        return ()
+    values = (
+        ("volume", row.volume_ml, CUBIC_CENTIMETRE.value),
+        ("mean_hu", row.mean_hu, HOUNSFIELD_UNIT.value),
+        ("sd_hu", row.sd_hu, HOUNSFIELD_UNIT.value),
+    )
+    flags = ("truncated",) if row.truncated else ()
+    return tuple(
+        Figure(row.segment.structure.key, row.segment.side, quantity, _rounded(value), unit, flags)
+        for quantity, value, unit in values
+        if value is not None
+    )
+
+
+def tracking_id(segment: Segment) -> str:
+    """The segment's name in SEG and SR (Tracking ID, PS3.3 C.8.20.2), as `sartorius_left`."""
+    return f"{segment.structure.key}_{segment.side.value}"
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), FIGURE_DECIMALS) + 0.0  # + 0.0 turns a negative zero into zero

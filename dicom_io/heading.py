@@ -1,0 +1,250 @@
+"""What every result says alike of its patient, study, series and maker.
+
+Patient and study are taken from the source as they are, wrong or odd values included: a result that corrects its
+patient's attributes would be filed elsewhere. What the source does not state stays empty. What identifies the study
+or the geometry must be there, or nothing is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+import highdicom as hd
+import numpy as np
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import DA, TM
+
+from dicom_io.errors import DicomIoError
+from dicom_io.findings import Provenance, ResultRequest
+from dicom_io.guard import QUIETLY
+from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+MAKER = "Vastus"
+LONG_STRING_CHARACTERS = 64  # value representation LO, PS3.5 6.2
+
+
+@dataclass(frozen=True)
+class ResultKind:
+    """One kind of result: the number of its series in the study, its word in series descriptions, its SOP class."""
+
+    series_number: int
+    word: str
+    sop_class_uid: UID
+
+
+RESULT_KINDS: Mapping[str, ResultKind] = MappingProxyType(
+    {
+        "seg": ResultKind(9101, "muscles", UID("1.2.840.10008.5.1.4.1.1.66.4")),  # Segmentation Storage
+        "sr": ResultKind(9102, "report", UID("1.2.840.10008.5.1.4.1.1.88.34")),  # Comprehensive 3D SR Storage
+        "sc": ResultKind(9103, "picture", UID("1.2.840.10008.5.1.4.1.1.7")),  # Secondary Capture Image Storage
+    }
+)
+
+# Type 1 in CT Image Storage (PS3.3 A.3); without one of them a result would have no study or no place.
+_NEEDED_OF_SERIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
+_NEEDED_OF_SLICE = ("SOPClassUID", "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+# What highdicom copies from a source by itself.
+_GEOMETRY = (
+    *_NEEDED_OF_SERIES,
+    *_NEEDED_OF_SLICE,
+    "Modality",
+    "PositionReferenceIndicator",
+    "SliceThickness",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+
+
+def check_request(request: ResultRequest) -> None:
+    """Refuse what no result should be written for.
+
+    Raises:
+        DicomIoError: an attribute of study, series or geometry is absent or differs between the slices; the slices are
+            not those of the grid; no voxel is labelled; or a text does not fit its attribute.
+    """
+    headers, segmentation = request.source.headers, request.findings.segmentation
+    for header in headers:
+        _check_header(header, headers[0])
+    _check_grid(request)
+    if not segmentation.labels.any():
+        raise DicomIoError("segmentation", "it holds no voxel of any structure", "Check that the scan shows the thighs")
+    for kind in RESULT_KINDS:
+        series_description(kind, request.provenance)
+    for text in (
+        algorithm_name(request.provenance),
+        request.provenance.model_version,
+        request.provenance.software_version,
+    ):
+        long_string(text)
+    if not request.provenance.training_statement.isascii():
+        reason = "it has characters that the source's character set may not have"
+        raise DicomIoError("training statement", reason, "Write it in ASCII")
+
+
+def series_description(kind: str, provenance: Provenance) -> str:
+    """Series Description (0008,103E) of a kind of result, as `Vastus muscles, model demo, trained on synthetic CT`.
+
+    Raises:
+        DicomIoError: it is no LO of at most 64 characters; it is never cut, for its end is what the reader needs.
+    """
+    words = f"{MAKER} {RESULT_KINDS[kind].word}, model {provenance.model_name}, {provenance.training_phrase}"
+    return long_string(words)
+
+
+def algorithm_name(provenance: Provenance) -> str:
+    """Name of the algorithm in SEG and SR."""
+    return f"{MAKER} {provenance.model_name}"
+
+
+def algorithm_parameters(provenance: Provenance) -> dict[str, str]:
+    """What, beside name and version, decides the algorithm's outcome."""
+    return {
+        "model_sha256": provenance.model_digest,
+        "software_version": provenance.software_version,
+        "backend": provenance.backend,
+        "precision": provenance.precision,
+    }
+
+
+def long_string(text: str) -> str:
+    """The text, if it can stand in an attribute of value representation LO under any character set.
+
+    Raises:
+        DicomIoError: it is empty, longer than 64 characters, or has characters other than printable ASCII.
+    """
+    if len(text) > LONG_STRING_CHARACTERS or not re.fullmatch(r"[ -\[\]-~]+", text):
+        raise DicomIoError(
+            f"text {text!r}",
+            f"it is empty, longer than {LONG_STRING_CHARACTERS} characters or not printable ASCII",
+            "Shorten the model's name or training phrase",
+        )
+    return text
+
+
+def neutral_source(header: Dataset) -> Dataset:
+    """The geometry of a source image, and nobody's patient attributes.
+
+    highdicom checks the patient attributes of its sources, fails on odd ones and logs names; so it gets none, and
+    `adopt` copies them afterwards as they are.
+    """
+    source = Dataset()
+    for keyword in _GEOMETRY:
+        if header.get(keyword) not in (None, ""):
+            source.add(copy(header[keyword]))  # the element itself would let a change reach the header
+    for keyword in _EMPTY:
+        setattr(source, keyword, "")
+    if "SliceThickness" not in source:
+        source.SliceThickness = "1"  # highdicom insists on one; the SEG's own measures are set from the header
+    return source
+
+
+def maker_attributes(request: ResultRequest, kind: str) -> dict[str, Any]:
+    """The arguments of highdicom's constructors that are the same for every result."""
+    moment = _moment(request)
+    return {
+        "series_instance_uid": getattr(request.uids, f"{kind}_series"),
+        "sop_instance_uid": getattr(request.uids, f"{kind}_instance"),
+        "series_number": RESULT_KINDS[kind].series_number,
+        "instance_number": 1,
+        "manufacturer": MAKER,
+        "manufacturer_model_name": MAKER,
+        "device_serial_number": request.provenance.software_version,
+        "software_versions": request.provenance.software_version,
+        "series_description": series_description(kind, request.provenance),
+        "series_date": moment.date(),
+        "series_time": moment.time(),
+        "content_date": moment.date(),
+        "content_time": moment.time(),
+        "transfer_syntax_uid": ExplicitVRLittleEndian,
+    }
+
+
+def adopt(result: hd.SOPClass, request: ResultRequest) -> None:
+    """Give a result the patient and study of its source, and remove what depends on the moment of writing."""
+    header, moment = request.source.headers[0], _moment(request)
+    with QUIETLY:  # an odd value is copied as it is, and no warning shall quote it
+        result.copy_patient_and_study_information(header)
+        for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
+            if keyword in header:
+                result.add(header[keyword])
+    result.InstanceCreationDate = DA(moment.date())
+    result.InstanceCreationTime = TM(moment.time())
+    if "ContributingEquipmentSequence" in result:
+        del result.ContributingEquipmentSequence  # optional; highdicom stamps it with the current time
+    result.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+
+
+def save(result: Dataset, out: BinaryIO) -> None:
+    """Write a dataset as a file of PS3.10."""
+    with QUIETLY:
+        dcmwrite(out, result, enforce_file_format=True)
+
+
+def references(headers: Sequence[Dataset]) -> list[Dataset]:
+    """Items that refer to every source image (SOP Instance Reference Macro, PS3.3 table 10-11)."""
+    items = []
+    for header in headers:
+        item = Dataset()
+        item.ReferencedSOPClassUID = header.SOPClassUID
+        item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+        items.append(item)
+    return items
+
+
+def _check_header(header: Dataset, first: Dataset) -> None:
+    absent = [key for key in (*_NEEDED_OF_SERIES, *_NEEDED_OF_SLICE) if header.get(key) in (None, "")]
+    if absent:
+        raise DicomIoError(
+            f"series {first.get('SeriesInstanceUID', 'without UID')}",
+            f"an image of it has no {', '.join(absent)}",
+            "Results are written only where their study and place are known; ask for a complete export",
+        )
+    different = [key for key in _NEEDED_OF_SERIES if header[key].value != first[key].value]
+    if different:
+        raise DicomIoError(
+            f"series {first.SeriesInstanceUID}", f"its images differ in {', '.join(different)}", "Send one series"
+        )
+
+
+def _check_grid(request: ResultRequest) -> None:
+    headers, grid = request.source.headers, request.findings.segmentation.grid
+    shape = (len(headers), int(headers[0].Rows), int(headers[0].Columns))
+    series = f"series {headers[0].SeriesInstanceUID}"
+    if grid.shape != shape:
+        raise DicomIoError(series, f"its images span {shape}, the segmentation {grid.shape}", "Segment this series")
+    for k in (0, len(headers) - 1):
+        expected = grid.to_patient(np.array([k, 0, 0], dtype=np.float64))
+        offset_mm = np.abs(expected - np.array(headers[k].ImagePositionPatient, dtype=np.float64)).max()
+        if offset_mm > grid.spacing_mm[0] / 2:
+            raise DicomIoError(series, f"slice {k} lies {offset_mm:.1f} mm off the grid", "Sort the slices as the grid")
+
+
+def _moment(request: ResultRequest) -> datetime:
+    """`created_at` in the zone that the source's own dates and times are in (PS3.3 C.12.1.1.8)."""
+    stated = str(request.source.headers[0].get("TimezoneOffsetFromUTC") or "").strip()
+    match = re.fullmatch(r"([+-])(\d\d)(\d\d)", stated)
+    if match is None:
+        return request.provenance.created_at
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return request.provenance.created_at.astimezone(timezone(offset if match[1] == "+" else -offset))

@@ -1,0 +1,143 @@
+"""Pictures of planes through the patient: grey CT with the structures in colour.
+
+A plane is laid out in patient coordinates and sampled from there. So left and right, top and bottom and the aspect
+ratio come from the geometry, whatever the order or the direction of the slices in the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dicom_io.colours import structure_colour
+from dicom_io.findings import Findings
+from engine.labels import LabelSet
+from engine.segmentation import Segmentation
+
+PATIENT_LEFT = np.array([1.0, 0.0, 0.0])  # LPS, PS3.3 C.7.6.2.1.1
+POSTERIOR = np.array([0.0, 1.0, 0.0])
+HEAD = np.array([0.0, 0.0, 1.0])
+
+_WINDOW_CENTRE_HU, _WINDOW_WIDTH_HU = 40.0, 400.0
+_OUTSIDE_HU = -1024
+_FILL = 0.42  # how much of a pixel inside a structure is its colour
+_SUPERSAMPLING = 2  # smooths the borders of the structures
+
+# Where the axial pictures lie: part of the femur's length, from its top.
+AXIAL_LEVELS: Mapping[str, float] = {"Hip": 0.05, "Proximal": 0.27, "Mid": 0.52, "Distal": 0.80}
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """A box in the patient, aligned with the patient's axes.
+
+    Attributes:
+        low: its corner with the least x, y and z, LPS mm.
+        high: its corner with the greatest.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def grown(self, margin_mm: float) -> Box:
+        """The box with a margin all around."""
+        return Box(self.low - margin_mm, self.high + margin_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A plane as it lies on the picture.
+
+    Attributes:
+        centre: the point in the middle of the picture, LPS mm.
+        right: unit vector towards the right of the picture.
+        down: unit vector towards the bottom of the picture.
+        pixel_mm: side of a pixel, mm; pixels are square.
+        size: width and height in pixels.
+    """
+
+    centre: NDArray[np.float64]
+    right: NDArray[np.float64]
+    down: NDArray[np.float64]
+    pixel_mm: float
+    size: tuple[int, int]
+
+    def points(self, finer: int = 1) -> NDArray[np.float64]:
+        """Patient coordinates of the pixel centres, [row, column, 3], mm; `finer` times as many in each direction."""
+        width, height = (finer * extent for extent in self.size)
+        step_mm = self.pixel_mm / finer
+        across = (np.arange(width) - (width - 1) / 2) * step_mm
+        along = (np.arange(height) - (height - 1) / 2) * step_mm
+        return np.asarray(self.centre + along[:, None, None] * self.down + across[None, :, None] * self.right)
+
+    def row_of(self, point: NDArray[np.float64]) -> float:
+        """The picture row at which a point lies."""
+        return float((point - self.centre) @ self.down / self.pixel_mm + (self.size[1] - 1) / 2)
+
+
+def axial_plane(z_mm: float, box: Box, pixel_mm: float, size: tuple[int, int]) -> Plane:
+    """The axial plane at a height, seen from the feet: the patient's right is on the left of the picture."""
+    centre = (box.low + box.high) / 2 * (1, 1, 0) + (0, 0, z_mm)
+    return Plane(centre, PATIENT_LEFT, POSTERIOR, pixel_mm, size)
+
+
+def coronal_plane(y_mm: float, box: Box, pixel_mm: float, size: tuple[int, int]) -> Plane:
+    """The coronal plane at a depth, seen from the front: the patient's right is on the left of the picture."""
+    centre = (box.low + box.high) / 2 * (1, 0, 1) + (0, y_mm, 0)
+    return Plane(centre, PATIENT_LEFT, -HEAD, pixel_mm, size)
+
+
+def box_of(segmentation: Segmentation, structures: frozenset[str] | None = None) -> Box | None:
+    """The box around all labelled voxels, or around those of some structures; None where there are none."""
+    boxes = ndimage.find_objects(segmentation.labels)
+    corners = [
+        corner
+        for segment in segmentation.label_set.segments[: len(boxes)]
+        if (box := boxes[segment.number - 1]) is not None
+        and (structures is None or segment.structure.key in structures)
+        for corner in product(*((axis.start, axis.stop - 1) for axis in box))
+    ]
+    if not corners:
+        return None
+    points = segmentation.grid.to_patient(np.array(corners, dtype=np.float64))
+    return Box(points.min(axis=0), points.max(axis=0))
+
+
+def picture(findings: Findings, plane: Plane) -> NDArray[np.uint8]:
+    """The plane as RGB [row, column, 3]: CT in a soft tissue window, structures filled and outlined."""
+    points = plane.points(_SUPERSAMPLING)
+    index = np.moveaxis(findings.volume.grid.to_index(points), -1, 0)
+    hu = ndimage.map_coordinates(
+        findings.volume.hu, index, output=np.float32, order=1, mode="grid-constant", cval=_OUTSIDE_HU
+    )
+    grey = np.clip((hu - _WINDOW_CENTRE_HU) / _WINDOW_WIDTH_HU + 0.5, 0, 1) * 255
+    labels = ndimage.map_coordinates(findings.segmentation.labels, index, order=0, mode="grid-constant", cval=0)
+    colours = _colours(findings.segmentation.label_set)[labels]
+    weight = np.where(_outline(labels), 1.0, np.where(labels > 0, _FILL, 0.0))[..., None]
+    fine = grey[..., None] * (1 - weight) + colours * weight
+    rows, columns = plane.size[1], plane.size[0]
+    coarse = fine.reshape(rows, _SUPERSAMPLING, columns, _SUPERSAMPLING, 3).mean(axis=(1, 3))
+    return np.asarray(coarse.round(), dtype=np.uint8)
+
+
+def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The labelled pixels beside a pixel of another label."""
+    edge = np.zeros(labels.shape, dtype=bool)
+    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    return edge & (labels > 0)
+
+
+def _colours(label_set: LabelSet) -> NDArray[np.float32]:
+    table = np.zeros((256, 3), dtype=np.float32)
+    for segment in label_set.segments:
+        table[segment.number] = structure_colour(segment.structure, label_set)
+    return table

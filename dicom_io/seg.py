@@ -1,0 +1,145 @@
+"""The segmentation object: DICOM SEG, BINARY, one segment for each structure and side (PS3.3 A.51).
+
+Grid, orientation and Frame of Reference are those of the source, nothing is cropped, and every source image is
+referred to. All segments are described, found or not, so that a segment number always means the same; only planes
+with voxels become frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+
+from dicom_io.codes import ANATOMICAL_STRUCTURE, ARTIFICIAL_INTELLIGENCE, structure_codes
+from dicom_io.colours import structure_colour
+from dicom_io.errors import DicomIoError
+from dicom_io.findings import ResultRequest, tracking_id
+from dicom_io.heading import (
+    MAKER,
+    adopt,
+    algorithm_name,
+    algorithm_parameters,
+    long_string,
+    maker_attributes,
+    neutral_source,
+    references,
+    save,
+)
+from dicom_io.seg_frames import DIMENSIONS, frame_count, frame_templates, pack_segments, write_frames
+from dicom_io.uids import derive_uid, tracking_uid
+from engine.labels import LabelSet, Segment
+from engine.volume import Grid
+
+_LOG = logging.getLogger("dicom_io.seg")
+
+
+def write_seg(request: ResultRequest, out: BinaryIO) -> None:
+    """Write the segmentation.
+
+    Our own writer streams the frames. It packs whole bytes of a row, so a grid whose columns are no multiple of 8 is
+    written by highdicom, which is slower and holds all frames in memory.
+
+    Raises:
+        DicomIoError: a structure has no code, or the result does not fit one DICOM object.
+    """
+    segmentation = request.findings.segmentation
+    columns = segmentation.grid.shape[2]
+    if columns % 8 == 0 and len(segmentation.label_set.segments) > 1:
+        _stream(request, out)
+    else:
+        _LOG.info("seg.writer highdicom: %d columns, %d segments", columns, len(segmentation.label_set.segments))
+        sources = [neutral_source(header) for header in request.source.headers]
+        save(_segmentation(request, sources, segmentation.labels), out)
+
+
+def _stream(request: ResultRequest, out: BinaryIO) -> None:
+    labels, headers = request.findings.segmentation.labels, request.source.headers
+    one_pixel = np.zeros((1, *labels.shape[1:]), dtype=np.uint8)
+    one_pixel[0, 0, 0] = 1
+    result = _segmentation(request, [neutral_source(headers[0])], one_pixel)
+    dimensions = tuple(int(item.DimensionIndexPointer) for item in result.DimensionIndexSequence)
+    item = result.PerFrameFunctionalGroupsSequence[0]
+    del result.PerFrameFunctionalGroupsSequence, result.PixelData
+    if dimensions != DIMENSIONS or max(result.keys()) > (0x5200, 0x9230):
+        raise DicomIoError(
+            "segmentation", f"its header has an unknown form {dimensions}", "Report this with the version"
+        )
+    segments = pack_segments(labels)
+    result.NumberOfFrames = frame_count(segments)
+    save(result, out)
+    write_frames(out, segments, frame_templates(item, headers), (labels.shape[1], labels.shape[2]))
+
+
+def _segmentation(
+    request: ResultRequest, sources: Sequence[Dataset], labels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+) -> hd.seg.Segmentation:
+    """highdicom's object of these sources and labels, with what it cannot know set right."""
+    segmentation, headers = request.findings.segmentation, request.source.headers
+    result = hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=labels,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_description(segment, request) for segment in segmentation.label_set.segments],
+        content_label=MAKER.upper(),
+        content_description=long_string(request.provenance.training_phrase),
+        **maker_attributes(request, "seg"),
+    )
+    adopt(result, request)
+    # highdicom knows one slice only here, and takes 1 mm for the spacing of one slice.
+    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [_measures(headers[0], segmentation.grid)]
+    result.SourceImageSequence = references(headers)
+    series = Dataset()
+    series.SeriesInstanceUID = headers[0].SeriesInstanceUID
+    series.ReferencedInstanceSequence = references(headers)
+    result.ReferencedSeriesSequence = [series]
+    organisation = derive_uid("dimensions", request.uids.seg_instance)  # random in highdicom
+    result.DimensionOrganizationSequence[0].DimensionOrganizationUID = organisation
+    for index in result.DimensionIndexSequence:
+        index.DimensionOrganizationUID = organisation
+    return result
+
+
+def _measures(header: Dataset, grid: Grid) -> Dataset:
+    """Pixel Measures (PS3.3 C.7.6.16.2.1): the source's own, and the distance between the planes."""
+    normal = np.cross(grid.affine[:3, 1], grid.affine[:3, 2])
+    spacing_mm = abs(float(grid.affine[:3, 0] @ normal) / float(np.linalg.norm(normal)))
+    measures = Dataset()
+    measures.PixelSpacing = header.PixelSpacing
+    if header.get("SliceThickness") is not None:
+        measures.SliceThickness = header.SliceThickness
+    measures.SpacingBetweenSlices = f"{spacing_mm:.10g}"
+    return measures
+
+
+def _description(segment: Segment, request: ResultRequest) -> hd.seg.SegmentDescription:
+    provenance, label_set = request.provenance, request.findings.segmentation.label_set
+    codes = structure_codes(segment.structure.key)
+    description = hd.seg.SegmentDescription(
+        segment_number=segment.number,
+        segment_label=long_string(segment.display),
+        segmented_property_category=ANATOMICAL_STRUCTURE,
+        segmented_property_type=codes.concept(segment.side),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=long_string(algorithm_name(provenance)),
+            family=ARTIFICIAL_INTELLIGENCE,
+            version=long_string(provenance.model_version),
+            source=MAKER,
+            parameters=algorithm_parameters(provenance),
+        ),
+        tracking_uid=tracking_uid(provenance.job_id, segment.number),
+        tracking_id=tracking_id(segment),
+        display_color=_cielab(segment, label_set),
+    )
+    if codes.note:
+        description.SegmentDescription = codes.note
+    return description
+
+
+def _cielab(segment: Segment, label_set: LabelSet) -> hd.color.CIELabColor:
+    return hd.color.CIELabColor.from_rgb(*structure_colour(segment.structure, label_set))

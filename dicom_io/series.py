@@ -1,0 +1,149 @@
+"""A CT series as one volume: find its files, order its slices, check its geometry, read its pixels."""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+
+from dicom_io.checks import HEADER_CHECKS, SeriesRules, text
+from dicom_io.decode import read_slices
+from dicom_io.errors import DicomIoError, Refusal, SeriesParked
+from dicom_io.geometry import grid_of, refusal_of, stack_of
+from dicom_io.guard import PARSER_ERRORS, QUIETLY
+from dicom_io.header import read_header
+from engine.volume import Grid, Volume
+
+__all__ = ["SeriesRef", "SeriesRules", "SourceSeries", "find_series", "open_series", "read_volume"]
+
+_log = logging.getLogger(__name__)
+_PREFIX_OFFSET, _PREFIX = 128, b"DICM"  # PS3.10 clause 7.1
+
+
+@dataclass(frozen=True)
+class SeriesRef:
+    """A series that has arrived: its UIDs and its files, one for each instance."""
+
+    study_uid: str
+    series_uid: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSeries:
+    """A series that is a regular stack of CT slices.
+
+    Attributes:
+        ref: what it was opened from.
+        headers: the datasets without pixel data, sorted along the normal; `headers[k]` is slice k, its `filename` is
+            the file. A file that repeats another one has no part in them.
+        grid: where the voxels lie; slice 0 is the lowest along the normal (row direction x column direction).
+    """
+
+    ref: SeriesRef
+    headers: tuple[FileDataset, ...]
+    grid: Grid
+
+
+def open_series(ref: SeriesRef, rules: SeriesRules) -> SourceSeries:
+    """Read the headers of a series and find out whether it is a volume; pixels are not read.
+
+    Raises:
+        SeriesParked: it is none that Vastus segments. Codes, in the order in which they are looked for: `unreadable`,
+            `conflicting_instances`, `missing_identifiers`, `secondary_capture`, `multi_frame`, `not_ct`, `localizer`,
+            `too_few_slices`, `missing_geometry`, `not_a_volume`, `not_hounsfield`, `duplicate_positions`,
+            `short_coverage`, `gantry_tilt`, `irregular_spacing`, `missing_slices`.
+    """
+    thing = f"series {ref.series_uid}"
+    with QUIETLY:
+        headers = _distinct([_read(path, thing) for path in ref.files], thing)
+        for check in HEADER_CHECKS:
+            if refusal := check(headers, rules):
+                raise refusal.parked(thing)
+        found = {(text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")) for header in headers}
+        if found != {(ref.study_uid, ref.series_uid)}:
+            reason = "its files belong to another series"
+            raise SeriesParked("not_a_volume", thing, reason, "Send the series again")
+        stack = stack_of(headers)
+        if refusal := refusal_of(stack, rules):
+            raise refusal.parked(thing)
+        return SourceSeries(ref, tuple(stack.headers), grid_of(stack))
+
+
+def read_volume(source: SourceSeries, workers: int = 2) -> Volume:
+    """Read and decode the pixels of an opened series as Hounsfield units; needs the memory of the volume, once.
+
+    Args:
+        source: the opened series.
+        workers: threads that decode slices side by side.
+
+    Raises:
+        SeriesParked: `undecodable`; the reason names the instance.
+    """
+    return Volume(read_slices(source.headers, source.grid.shape, workers), source.grid)
+
+
+def find_series(folder: Path) -> tuple[SeriesRef, ...]:
+    """Group the DICOM files below a folder by series, sorted by study and series UID, files by path.
+
+    Files that are no DICOM (without the prefix of PS3.10) are left out, and a warning is logged with their number.
+
+    Raises:
+        NotUnderstood: a file claims to be DICOM, but is damaged; leaving it out would leave a hole in its series.
+        DicomIoError: there is no DICOM below the folder, or a file cannot be opened.
+    """
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    others = 0
+    for path in _files_below(folder):
+        if not _claims_dicom(path):
+            others += 1
+            continue
+        header = read_header(path)
+        groups[header.study_uid, header.series_uid].append(path)
+    if not groups:
+        raise DicomIoError(f"folder {folder}", "there is no DICOM file in it", "Give the folder of a CT series")
+    if others:
+        _log.warning("%d files below %s are no DICOM and were left out", others, folder)
+    return tuple(SeriesRef(study, series, tuple(files)) for (study, series), files in sorted(groups.items()))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(names))
+
+
+def _claims_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(_PREFIX_OFFSET + len(_PREFIX))[_PREFIX_OFFSET:] == _PREFIX
+    except OSError as error:
+        reason = f"it cannot be opened: {error.strerror or error}"
+        raise DicomIoError(f"file {path}", reason, "Check that it may be read") from error
+
+
+def _read(path: Path, thing: str) -> FileDataset:
+    try:
+        return dcmread(path, stop_before_pixels=True)
+    except PARSER_ERRORS as error:
+        refusal = Refusal("unreadable", f"its file {path.name} cannot be read as DICOM", "Send the series again")
+        raise refusal.parked(thing) from error
+
+
+def _distinct(headers: list[FileDataset], thing: str) -> tuple[FileDataset, ...]:
+    """One header of each instance; the same file twice is once, but two versions of one instance are a conflict."""
+    kept: dict[str, FileDataset] = {}
+    for header in headers:
+        uid = text(header, "SOPInstanceUID")
+        other = kept.setdefault(uid or str(header.filename), header)
+        if other is not header and not filecmp.cmp(str(other.filename), str(header.filename), shallow=False):
+            reason = f"there are two different versions of the instance {uid}"
+            raise SeriesParked("conflicting_instances", thing, reason, "Send the right version alone")
+    return tuple(kept.values())

@@ -1,0 +1,90 @@
+"""Where the patient is: found coarsely, without table, blankets and air."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from engine.errors import VolumeError
+from engine.resample import sample_nearest
+from engine.volume import FloatArray, Grid
+
+SKIN_HU = -200  # between air and fat
+COARSE_MM = 4.0
+BLURRED_SKIN_HU = -500.0  # half air, half fat: the skin after blurring
+LEAST_PART = 0.1  # of the largest part: a second leg is larger, table and hands are not
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """The patient on a coarse grid.
+
+    Attributes:
+        mask: bool, axes (z, y, x); bowel gas and lungs included.
+        grid: the coarse grid.
+        step: voxels of the scan to one coarse voxel.
+    """
+
+    mask: NDArray[np.bool_]
+    grid: Grid
+    step: tuple[int, int, int]
+
+    def points(self) -> FloatArray:
+        """Indices [n, 3] of its voxels on the scan's grid."""
+        return np.asarray(np.argwhere(self.mask) * np.array(self.step), dtype=np.float64)
+
+
+def find_body(hu: NDArray[np.int16], grid: Grid) -> Body:
+    """Find the patient: what blurred attenuation shows as more than thin shells, in large connected parts.
+
+    Args:
+        hu: attenuation, HU, axes (z, y, x).
+        grid: its grid.
+
+    Raises:
+        VolumeError: there is nothing but air.
+    """
+    wanted = [max(1, round(COARSE_MM / spacing)) for spacing in grid.spacing_mm]
+    step = (wanted[0], wanted[1], wanted[2])
+    # Clipping and blurring over 12 mm take noise out of the fat, and the table's thin shells out of the picture.
+    coarse = np.clip(hu[:: step[0], :: step[1], :: step[2]], -1000, 0).astype(np.float32)
+    mask = ndimage.uniform_filter(coarse, 3, mode="nearest") > BLURRED_SKIN_HU
+    core = ndimage.binary_erosion(mask, border_value=1)  # parts the patient from a board he lies on
+    parts = cc3d.connected_components(core, connectivity=6)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    if sizes.max() == 0:
+        raise VolumeError("volume", "it holds nothing but air", "Check that the right series was sent")
+    large = (sizes >= LEAST_PART * sizes.max())[parts]
+    body = ndimage.binary_dilation(large, iterations=2) & mask
+    affine = grid.affine @ np.diag([*step, 1.0])
+    return Body(_filled(body), Grid((body.shape[0], body.shape[1], body.shape[2]), affine), step)
+
+
+def body_on(network: Grid, body: Body, hu: torch.Tensor) -> NDArray[np.bool_]:
+    """The patient on the network's grid.
+
+    Well inside the body every voxel counts, dark streaks of metal too; near the skin only what is no air.
+
+    Args:
+        network: the network's grid.
+        body: the patient, coarsely.
+        hu: attenuation on the network's grid, HU.
+    """
+    inner = ndimage.binary_erosion(body.mask, iterations=2, border_value=1)
+    outer = ndimage.binary_dilation(body.mask, iterations=1)
+    zones = sample_nearest(inner.astype(np.uint8) + outer, body.grid, network)
+    return np.asarray((zones == 2) | ((zones == 1) & (hu.numpy() > SKIN_HU)))
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask with every hole that does not reach the front, back, left or right of the volume."""
+    holes = cc3d.connected_components(~mask, connectivity=6)
+    sides = (holes[:, 0], holes[:, -1], holes[:, :, 0], holes[:, :, -1])
+    outside = np.unique(np.concatenate([side.ravel() for side in sides]))
+    return np.asarray(mask | ~np.isin(holes, outside))

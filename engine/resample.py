@@ -1,0 +1,229 @@
+"""Between the scanner's grid and the network's: one way there for the image, one way back for the labels.
+
+The network sees the patient upright in LPS: axes (z, y, x), where a larger index lies further to the head, to the
+back and to the patient's left. Every scan is first turned to the orientation that comes closest to that (a view, no
+copy); what remains is a scaling along each axis, or, for an oblique scan, a general affine map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch.nn import functional
+
+from engine.volume import FloatArray, Grid
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+AIR_HU = -1024.0
+ALIGNED_COSINE = float(np.cos(np.deg2rad(1.0)))  # up to here the network's grid follows the scan's own axes
+PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # columns: towards +z, +y, +x
+SLAB = 16  # planes handled at a time, so that memory stays bounded
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How to turn a grid so that its axes come closest to (z, y, x) of the patient.
+
+    Attributes:
+        axes: the scan's axis that becomes z, y and x.
+        flipped: whether that axis runs the other way.
+    """
+
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+    def turn(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+        """View of a scan's array [slice, row, column] with axes (z, y, x)."""
+        return array.transpose(self.axes)[self._directions()]
+
+    def turn_back(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+        """View of an array with axes (z, y, x) as the scan has it: [slice, row, column]."""
+        return array[self._directions()].transpose(np.argsort(self.axes))
+
+    def turn_grid(self, grid: Grid) -> Grid:
+        """The same voxels in the same places, with axes (z, y, x)."""
+        affine = np.eye(4)
+        affine[:3, 3] = grid.affine[:3, 3]
+        for target, (axis, flipped) in enumerate(zip(self.axes, self.flipped, strict=True)):
+            step = grid.affine[:3, axis]
+            affine[:3, target] = -step if flipped else step
+            affine[:3, 3] += step * (grid.shape[axis] - 1) * flipped
+        return Grid((grid.shape[self.axes[0]], grid.shape[self.axes[1]], grid.shape[self.axes[2]]), affine)
+
+    def _directions(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)
+
+
+def closest_orientation(grid: Grid) -> Orientation:
+    """The permutation and flips that bring `grid` closest to (z, y, x)."""
+    cosines = _cosines(grid)
+    _, axes = linear_sum_assignment(-np.abs(cosines))
+    signs = [bool(cosines[target, axis] < 0) for target, axis in enumerate(axes)]
+    return Orientation((int(axes[0]), int(axes[1]), int(axes[2])), (signs[0], signs[1], signs[2]))
+
+
+def is_aligned(turned: Grid) -> bool:
+    """Whether each axis of a turned grid lies within one degree of its patient axis."""
+    return bool(np.diag(_cosines(turned)).min() >= ALIGNED_COSINE)
+
+
+def network_grid(turned: Grid, points: FloatArray, margin_mm: float, spacing_mm: tuple[float, float, float]) -> Grid:
+    """The network's grid around some points of a turned scan.
+
+    An aligned scan keeps its own axes, and the grid covers whole voxels of it, so that its spacing differs a little
+    from the wanted one and nothing else does. Otherwise the grid stands upright in the patient's coordinates.
+
+    Args:
+        turned: the scan's grid with axes (z, y, x).
+        points: voxel indices [n, 3] that must be covered.
+        margin_mm: room around them.
+        spacing_mm: wanted spacing, axes (z, y, x).
+    """
+    if not is_aligned(turned):
+        return _upright_grid(turned.to_patient(points), margin_mm, spacing_mm)
+    margin = margin_mm / np.array(turned.spacing_mm)
+    start = np.clip(np.floor(points.min(axis=0) - margin), 0, np.array(turned.shape) - 1)
+    stop = np.clip(np.ceil(points.max(axis=0) + margin) + 1, start + 1, turned.shape)
+    shape = np.maximum(1, np.rint((stop - start) * turned.spacing_mm / np.array(spacing_mm))).astype(int)
+    step = (stop - start) / shape
+    placing = np.diag([*step, 1.0])
+    placing[:3, 3] = start - 0.5 + step / 2
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), turned.affine @ placing)
+
+
+def sample_linear(hu: NDArray[np.int16], source: Grid, target: Grid) -> torch.Tensor:
+    """The image on another grid, by linear interpolation between voxel centres.
+
+    Args:
+        hu: attenuation on `source`, HU.
+        source: grid of `hu`, axes (z, y, x).
+        target: grid of the result; where it covers whole voxels of `source` this is exactly torch's
+            `interpolate(mode="trilinear", align_corners=False)`.
+
+    Returns:
+        float32 HU of `target.shape`; air outside the source.
+    """
+    relation = _relation(target, source)
+    box = _whole_voxels(relation, source.shape, target.shape)
+    if box is not None:
+        return _interpolate(hu, box, target.shape)
+    result = torch.full(target.shape, AIR_HU, dtype=torch.float32)
+    for start in range(0, target.shape[0], SLAB):
+        _sample_slab(hu, relation, start, result[start : start + SLAB])
+    return result
+
+
+def sample_nearest(values: NDArray[Scalar], source: Grid, target: Grid) -> NDArray[Scalar]:
+    """Labels (or a mask) on another grid: each voxel takes the value of the nearest voxel, 0 outside the source."""
+    relation = _relation(target, source)
+    result = np.zeros(target.shape, dtype=values.dtype)
+    if _is_diagonal(relation):
+        _gather_separable(values, relation, result)
+        return result
+    for start in range(0, target.shape[0], SLAB):
+        slab = result[start : start + SLAB]
+        place = [np.floor(axis + 0.5).astype(np.int32) for axis in _coordinates(relation, start, slab.shape)]
+        known = np.ones(slab.shape, dtype=bool)
+        for axis, count in zip(place, source.shape, strict=True):
+            known &= (axis >= 0) & (axis < count)
+        slab[known] = values[place[0][known], place[1][known], place[2][known]]
+    return result
+
+
+def _cosines(grid: Grid) -> FloatArray:
+    """Cosines of the angles [patient axis z, y, x; grid axis]."""
+    return np.asarray(PATIENT_AXES.T @ (grid.affine[:3, :3] / np.array(grid.spacing_mm)))
+
+
+def _upright_grid(points_mm: FloatArray, margin_mm: float, spacing_mm: tuple[float, float, float]) -> Grid:
+    low = points_mm.min(axis=0)[::-1] - margin_mm
+    high = points_mm.max(axis=0)[::-1] + margin_mm
+    shape = np.ceil((high - low) / spacing_mm).astype(int) + 1
+    affine = np.eye(4)
+    affine[:3, :3] = PATIENT_AXES * np.array(spacing_mm)
+    affine[:3, 3] = low[::-1]
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
+def _relation(source: Grid, target: Grid) -> FloatArray:
+    """4 x 4 map from voxel indices of `source` to (fractional) voxel indices of `target`."""
+    return np.asarray(np.linalg.inv(target.affine) @ source.affine)
+
+
+def _is_diagonal(relation: FloatArray) -> bool:
+    scaling = relation[:3, :3]
+    return bool(np.abs(scaling - np.diag(np.diag(scaling))).max() < 1e-7 and np.diag(scaling).min() > 0)
+
+
+def _whole_voxels(relation: FloatArray, source: tuple[int, ...], target: tuple[int, ...]) -> Box | None:
+    """The voxels of the source that the target covers exactly, as (start, stop) of each axis, or None."""
+    step = np.diag(relation)[:3]
+    start = relation[:3, 3] - step / 2 + 0.5
+    stop = start + step * target
+    edges = np.rint(np.stack([start, stop], axis=1)).astype(int)
+    inside = bool((edges[:, 0] >= 0).all() and (edges[:, 1] <= source).all())
+    if not _is_diagonal(relation) or not inside or np.abs(edges - np.stack([start, stop], axis=1)).max() > 1e-3:
+        return None
+    (a, b), (c, d), (e, f) = edges.tolist()
+    return (a, b), (c, d), (e, f)
+
+
+def _interpolate(hu: NDArray[np.int16], box: Box, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Trilinear interpolation in two passes, in the planes and then across them: less memory, the same numbers."""
+    (bottom, top), rows, columns = box
+    planes = torch.empty((top - bottom, *shape[1:]), dtype=torch.float32)
+    for start in range(0, top - bottom, SLAB):
+        stop = min(start + SLAB, top - bottom)
+        part = hu[bottom + start : bottom + stop, slice(*rows), slice(*columns)]
+        slab = torch.from_numpy(part.astype(np.float32, order="C"))[:, None]
+        planes[start:stop] = functional.interpolate(slab, size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
+    return functional.interpolate(planes[None, None], size=shape, mode="trilinear", align_corners=False)[0, 0]
+
+
+def _coordinates(relation: FloatArray, start: int, shape: tuple[int, ...]) -> list[FloatArray]:
+    """For planes from `start` on: where each voxel lies on the other grid, one array [d, h, w] for each axis there."""
+    z, y, x = np.ogrid[start : start + shape[0], 0 : shape[1], 0 : shape[2]]
+    return [np.asarray(row[0] * z + row[1] * y + row[2] * x + row[3]) for row in relation[:3]]
+
+
+def _sample_slab(hu: NDArray[np.int16], relation: FloatArray, start: int, result: torch.Tensor) -> None:
+    """Fill `result`, the target's planes from `start` on, from the part of the scan that they touch."""
+    place = _coordinates(relation, start, tuple(result.shape))
+    known = np.ones(tuple(result.shape), dtype=bool)
+    part, grid = [], []
+    for axis, count in zip(place, hu.shape, strict=True):
+        known &= (axis >= -0.5 - 1e-6) & (axis <= count - 0.5 + 1e-6)
+        low = int(np.clip(np.floor(axis.min()), 0, count - 1))
+        high = int(np.clip(np.ceil(axis.max()) + 1, low + 1, count))
+        part.append(slice(low, high))
+        grid.append((axis - low) * (2.0 / max(high - low - 1, 1)) - 1.0)
+    if not known.any():
+        return
+    image = torch.from_numpy(hu[tuple(part)].astype(np.float32, order="C"))[None, None]
+    where = torch.from_numpy(np.stack(grid[::-1], axis=-1).astype(np.float32))[None]
+    sampled = functional.grid_sample(image, where, mode="bilinear", padding_mode="border", align_corners=True)[0, 0]
+    inside = torch.from_numpy(known)
+    result[inside] = sampled[inside]
+
+
+def _gather_separable(values: NDArray[Scalar], relation: FloatArray, result: NDArray[Scalar]) -> None:
+    paste: list[slice] = []
+    for axis, count in enumerate(result.shape):
+        index = np.arange(count)
+        edge = relation[axis, axis] * index + relation[axis, 3] + 0.5
+        place = np.floor(edge + 1e-9).astype(np.int64)
+        # Half way between two voxels every other one goes down, or the labels would drift by part of a voxel.
+        place -= (np.abs(edge - place) < 1e-6) & (index % 2 == 1)
+        known = np.flatnonzero((place >= 0) & (place < values.shape[axis]))
+        if known.size == 0:
+            return
+        paste.append(slice(int(known[0]), int(known[-1]) + 1))
+        values = values.take(place[known], axis=axis)
+    result[tuple(paste)] = values

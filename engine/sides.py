@@ -1,0 +1,123 @@
+"""Left and right: found from the two femora, because the network does not tell them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import SideError
+from engine.labels import LabelSet
+from engine.volume import FloatArray, Grid
+
+FEMUR = "femur"
+LEAST_AREA_MM2 = 80.0  # of a femur in one level; a shaft has about 600
+LEAST_GAP_MM = 10.0  # between the femora of one level
+LEAST_DISTANCE_MM = 70.0  # between their middles: head and trochanter of one femur are closer
+LEAST_LENGTH_MM = 40.0  # of the levels that show two femora
+WHOLE_SHARE = 0.75  # a part with at least this share on one side belongs there whole
+
+
+@dataclass(frozen=True)
+class MidPlane:
+    """The surface between the legs: x_mm = offset + forward * y + up * z, with z kept to the levels of the femora.
+
+    Attributes:
+        offset_mm: x where y and z are 0.
+        forward: mm of x for one mm of y: how far the patient is rolled.
+        up: mm of x for one mm of z: how far the legs lie askew.
+        lowest_mm: lowest level with two femora, z.
+        highest_mm: highest level with two femora, z.
+    """
+
+    offset_mm: float
+    forward: float
+    up: float
+    lowest_mm: float
+    highest_mm: float
+
+    def is_left(self, point_mm: FloatArray) -> NDArray[np.bool_]:
+        """Whether points [..., 3] in LPS mm lie on the patient's left."""
+        level = np.clip(point_mm[..., 2], self.lowest_mm, self.highest_mm)
+        return np.asarray(point_mm[..., 0] > self.offset_mm + self.forward * point_mm[..., 1] + self.up * level)
+
+
+def number_sides(classes: NDArray[np.uint8], grid: Grid, label_set: LabelSet) -> NDArray[np.uint8]:
+    """Give every voxel its side.
+
+    Each connected part of a structure goes whole to the side on which nearly all of it lies; a part that joins both
+    sides is cut between the legs.
+
+    Args:
+        classes: `Structure.value` of each voxel, uint8, axes (z, y, x) with x towards the patient's left.
+        grid: its grid.
+        label_set: what the values mean.
+
+    Returns:
+        `Segment.number` of each voxel, uint8.
+
+    Raises:
+        SideError: no two femora lie side by side.
+    """
+    plane = find_mid_plane(classes == label_set.structure(FEMUR).value, grid)
+    parts, count = cc3d.connected_components(classes, connectivity=6, return_N=True)
+    left = _left_of(plane, grid)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    share = np.bincount(parts.ravel(), weights=left.ravel(), minlength=count + 1) / np.maximum(sizes, 1)
+    whole_left, whole_right = share >= WHOLE_SHARE, share <= 1 - WHOLE_SHARE
+    left = (left | whole_left[parts]) & ~whole_right[parts]
+    return np.where(classes > 0, 2 * classes - 1 + left, 0).astype(np.uint8)
+
+
+def find_mid_plane(femora: NDArray[np.bool_], grid: Grid) -> MidPlane:
+    """The surface between two femora.
+
+    Args:
+        femora: voxels of both femora, axes (z, y, x).
+        grid: its grid.
+
+    Raises:
+        SideError: too few levels show two femora side by side.
+    """
+    pairs = [pair for level in range(len(femora)) if (pair := _pair(femora[level], grid, level)) is not None]
+    if len(pairs) * grid.spacing_mm[0] < LEAST_LENGTH_MM:
+        reason = f"only {len(pairs) * grid.spacing_mm[0]:.0f} mm of the scan show two femora side by side"
+        raise SideError("left and right", reason, "Send a scan of both thighs, or measure this one by hand")
+    right, left = np.moveaxis(np.array(pairs), 1, 0)
+    across = np.median(left - right, axis=0)
+    middle = (left + right) / 2
+    forward = -float(across[1] / across[0])
+    level = middle[:, 2]
+    up, offset = np.polyfit(level, middle[:, 0] - forward * middle[:, 1], 1)
+    return MidPlane(float(offset), forward, float(up), float(level.min()), float(level.max()))
+
+
+def _pair(level: NDArray[np.bool_], grid: Grid, index: int) -> tuple[FloatArray, FloatArray] | None:
+    """Middles in LPS mm of the right and the left femur in one level, or None where there are not two."""
+    columns = np.flatnonzero(level.any(axis=0))
+    if columns.size < 2:
+        return None
+    gaps = np.diff(columns)
+    widest = int(gaps.argmax())
+    if (gaps[widest] - 1) * grid.spacing_mm[2] < LEAST_GAP_MM:
+        return None
+    middles = []
+    for first, last in ((columns[0], columns[widest]), (columns[widest + 1], columns[-1])):
+        rows, places = np.nonzero(level[:, first : last + 1])
+        if rows.size * grid.spacing_mm[1] * grid.spacing_mm[2] < LEAST_AREA_MM2:
+            return None
+        middles.append(grid.to_patient(np.array([index, rows.mean(), first + places.mean()])))
+    right, left = middles
+    return (right, left) if np.linalg.norm(left - right) >= LEAST_DISTANCE_MM else None
+
+
+def _left_of(plane: MidPlane, grid: Grid) -> NDArray[np.bool_]:
+    """`MidPlane.is_left` of every voxel, level by level."""
+    rows, columns = np.indices(grid.shape[1:])
+    lowest = grid.to_patient(np.stack([np.zeros_like(rows), rows, columns], axis=-1).astype(np.float64))
+    result = np.empty(grid.shape, dtype=bool)
+    for level in range(grid.shape[0]):
+        result[level] = plane.is_left(lowest + level * grid.affine[:3, 0])
+    return result

@@ -1,0 +1,98 @@
+"""Series without a PACS: the same pipeline over the files of a folder, results into another folder."""
+
+from __future__ import annotations
+
+import csv
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from db.session import now
+from dicom_io.findings import Figure, figures
+from dicom_io.results import ResultFile
+from dicom_io.series import SeriesRef, find_series
+from dicom_io.uids import derive_uids
+from engine.measure import Measurements
+from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process, run_plainly
+from node.stages import JobOrder, SeriesStages, Workshop
+
+Say = Callable[[str, int, int], None]
+"""Told the step that runs, and the windows done and in all (0 of 0 outside the network)."""
+
+
+@dataclass
+class FolderLedger:
+    """Remembers one job as a table of its figures beside its results.
+
+    Attributes:
+        figures: what the report states; empty until the job is recorded.
+        files: the results.
+    """
+
+    figures: tuple[Figure, ...] = ()
+    files: tuple[ResultFile, ...] = field(default=())
+
+    def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
+        """Write `measurements.csv`."""
+        self.figures, self.files = figures(measurements), files
+        with (order.folder / "measurements.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(("structure", "side", "quantity", "value", "unit", "flags"))
+            for each in self.figures:
+                row = (each.structure, each.side.value, each.quantity, each.value, each.unit, " ".join(each.flags))
+                table.writerow(row)
+        return {"figures": len(self.figures)}
+
+    def deliver(self, order: JobOrder) -> Counts:
+        """Nowhere: the folder is where the results stay."""
+        return {"destinations": 0}
+
+    def park(self, order: JobOrder, parked: Parked) -> Counts:
+        """Write the reason beside where the results would be."""
+        order.folder.mkdir(parents=True, exist_ok=True)
+        (order.folder / "parked.txt").write_text(f"{parked.code}: {parked.reason}\n", encoding="utf-8")
+        return {}
+
+    def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
+        """Nothing is left to do."""
+        return {}
+
+
+@dataclass(frozen=True)
+class HandJob:
+    """How one series of a folder ended."""
+
+    series: SeriesRef
+    folder: Path
+    outcome: Outcome
+    figures: tuple[Figure, ...]
+    files: tuple[ResultFile, ...]
+
+
+def segment_folder(folder: Path, output: Path, workshop: Workshop, say: Say) -> Iterator[HandJob]:
+    """Take every series of a folder through the pipeline.
+
+    Every call makes new results with UIDs of their own: they were not asked for by a PACS and never replace those
+    that a node has sent.
+
+    Raises:
+        DicomIoError: the folder holds no DICOM, or a damaged file.
+    """
+    for number, series in enumerate(find_series(folder), start=1):
+        job_id = f"job-{uuid.uuid4().hex}"
+        target = output / f"series-{number:02d}"
+        target.mkdir(parents=True, exist_ok=True)
+        ledger = FolderLedger()
+        order = JobOrder(job_id, series, derive_uids(job_id), now(), target)
+        stages = SeriesStages(order, workshop, ledger, lambda done, of: say("segment", done, of))
+        outcome = process(stages, _told(say))
+        yield HandJob(series, target, outcome, ledger.figures, ledger.files)
+
+
+def _told(say: Say) -> StepRunner:
+    def run(name: str, step: Callable[[], StepReport]) -> StepReport:
+        say(name, 0, 0)
+        return run_plainly(name, step)
+
+    return run

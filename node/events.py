@@ -1,0 +1,63 @@
+"""The names of everything that the log tells: stable, because alarms and dashboards are built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kind of log line: the level it is written at, and what it means."""
+
+    level: str
+    meaning: str
+
+
+EVENTS: Mapping[str, Event] = MappingProxyType(
+    {
+        "settings.loaded": Event("info", "The settings were read and are in force."),
+        "service.started": Event("info", "The service runs with all its processes."),
+        "service.stopping": Event("info", "The service was asked to stop and finishes what it has begun."),
+        "service.stopped": Event("info", "The service has stopped in good order."),
+        "process.started": Event("info", "One process of the service was started."),
+        "process.exited": Event("warning", "One process of the service ended; it is started again unless stopping."),
+        "listener.ready": Event("info", "The port is open: associations are accepted."),
+        "association.opened": Event("info", "A peer opened an association."),
+        "association.rejected": Event("warning", "A peer's association was rejected, with the reason (PS3.8 9.3.4)."),
+        "association.released": Event("info", "An association ended in good order."),
+        "association.aborted": Event("warning", "An association was aborted by one of the sides or lost."),
+        "echo.received": Event("info", "A peer verified the connection (C-ECHO)."),
+        "instance.stored": Event("info", "An instance was kept on disk and in SQL, then acknowledged."),
+        "instance.duplicate": Event("info", "An instance came again with the same bytes; nothing was stored."),
+        "instance.conflict": Event(
+            "warning", "An instance came again with other bytes; both are kept, the newest counts."
+        ),
+        "instance.refused": Event("warning", "An instance was refused with a failure status."),
+        "series.complete": Event("info", "No instance of the series has arrived for the quiet period."),
+        "series.skipped": Event("info", "A series is not of a kind that is segmented."),
+        "job.queued": Event("info", "A job was made, and queued in the same transaction."),
+        "job.started": Event("info", "A worker began a job."),
+        "job.stage": Event("info", "One stage of a job is done, with its time."),
+        "job.done": Event("info", "A job is done: results written and recorded."),
+        "job.parked": Event("warning", "A job was put aside for a reason that a person must read."),
+        "job.failed": Event("error", "A job failed: a fault of the node, not of the series."),
+        "job.retried": Event("info", "A job was queued again."),
+        "job.late": Event("error", "A job is not finished long after it was made."),
+        "result.written": Event("info", "A result object was written."),
+        "delivery.sent": Event("info", "A destination accepted a result object."),
+        "delivery.delayed": Event("warning", "A destination could not take a result object; it is tried again."),
+        "delivery.refused": Event("error", "A destination refused a result object for good."),
+        "disk.low": Event("warning", "Little space is left for the spool."),
+        "disk.recovered": Event("info", "There is space enough again."),
+        "database.lost": Event("error", "The database cannot be reached or written."),
+        "database.migrated": Event("info", "The tables were brought to the version of this program."),
+        "worker.ready": Event("info", "The worker holds its model and takes jobs."),
+        "model.loaded": Event("info", "A model package was read and its digest checked."),
+        "spool.swept": Event("info", "Left-overs of an interruption were removed from the spool."),
+        "log.suppressed": Event("warning", "Repeated lines of a library were left out; the count is given."),
+        "log.library": Event("warning", "A line that a library wrote, with its name in `logger`."),
+        "program.fault": Event("error", "An error that nobody foresaw reached a boundary: a bug."),
+    }
+)

@@ -1,0 +1,278 @@
+"""The work behind the steps of the pipeline.
+
+What one stage leaves for the next lies in the job's folder as a file that is whole or not there, so that every stage
+may run twice, in another process, after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicom_io.errors import SeriesParked
+from dicom_io.files import write_durably
+from dicom_io.findings import Findings, Provenance
+from dicom_io.results import ResultFile, write_results
+from dicom_io.series import SeriesRef, SeriesRules, SourceSeries, open_series, read_volume
+from dicom_io.uids import ResultUids
+from engine.errors import SideError, VastusError
+from engine.fitness import NotThighs, find_thighs
+from engine.labels import LabelSet
+from engine.measure import Measurements, SegmentMeasurement, measure
+from engine.package import ModelPackage
+from engine.segmentation import Segmentation
+from engine.volume import Grid, Volume
+from node.pipeline import Counts, Outcome, Parked, Stage
+
+
+class Segments(Protocol):
+    """What labels a volume; `engine.segment.Segmenter` does."""
+
+    def segment(self, volume: Volume, progress: Callable[[int, int], None]) -> Segmentation:
+        """Label every voxel; `progress` is told the windows done and the windows in all."""
+        ...
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """What a job is made of: fixed before any work starts, so that a repeat gives the same bytes.
+
+    Attributes:
+        job_id: the job, and its folder's name.
+        source: the files of the series that this job is made of.
+        uids: UIDs of the results.
+        created_at: the time that the results bear.
+        folder: the job's own folder in the spool.
+    """
+
+    job_id: str
+    source: SeriesRef
+    uids: ResultUids
+    created_at: datetime
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a worker keeps from job to job.
+
+    Attributes:
+        package: the model, for the provenance of the results.
+        segmenter: the warm network.
+        backend: name of what runs the network.
+        precision: arithmetic of the network, as `float32`.
+        rules: which series are taken.
+        software_version: our version.
+    """
+
+    package: ModelPackage
+    segmenter: Segments
+    backend: str
+    precision: str
+    rules: SeriesRules
+    software_version: str
+
+
+class Ledger(Protocol):
+    """What remembers a job: SQL on the node, nothing but the folder on the command line."""
+
+    def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
+        """Remember figures and results."""
+        ...
+
+    def deliver(self, order: JobOrder) -> Counts:
+        """Queue the results for every destination."""
+        ...
+
+    def park(self, order: JobOrder, parked: Parked) -> Counts:
+        """Remember why the series is not segmented."""
+        ...
+
+    def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
+        """Remember that the job is done."""
+        ...
+
+
+EXPECTED: tuple[tuple[type[VastusError], str], ...] = (
+    (NotThighs, "not_thighs"),
+    (SideError, "sides_unclear"),
+)
+"""Errors that end a job as parked, with the key of the reason; `SeriesParked` brings its own key."""
+
+
+class SeriesStages:
+    """The stages of one job.
+
+    Args:
+        order: what the job is made of.
+        workshop: the warm model and the rules.
+        ledger: what remembers the job.
+        progress: told the windows done and the windows in all.
+    """
+
+    def __init__(
+        self, order: JobOrder, workshop: Workshop, ledger: Ledger, progress: Callable[[int, int], None]
+    ) -> None:
+        self._order = order
+        self._workshop = workshop
+        self._ledger = ledger
+        self._progress = progress
+        self._work = order.folder / "work"
+        self._results = order.folder / "results"
+
+    def read(self) -> Counts | Parked:
+        """The files become `volume.npy` and `grid.json`."""
+
+        def load() -> Counts:
+            volume = read_volume(self._source())
+            self._work.mkdir(parents=True, exist_ok=True)
+            _save_array(self._work / "volume.npy", volume.hu)
+            _save_json(self._work / "grid.json", {"affine": volume.grid.affine.tolist()})
+            return {"slices": volume.grid.shape[0]}
+
+        return _expecting(load)
+
+    def check(self) -> Counts | Parked:
+        """Two thighs, or a reason why not."""
+
+        def look() -> Counts:
+            find_thighs(self._volume())
+            return {}
+
+        return _expecting(look)
+
+    def segment(self) -> Counts | Parked:
+        """The volume becomes `labels.npy`."""
+
+        def label() -> Counts | Parked:
+            segmentation = self._workshop.segmenter.segment(self._volume(), self._progress)
+            _save_array(self._work / "labels.npy", segmentation.labels)
+            # Slice by slice: counting the whole array at once would need eight times its memory.
+            present = {int(label) for plane in segmentation.labels for label in np.flatnonzero(np.bincount(plane.flat))}
+            if not present - {0}:
+                return Parked("nothing_found", "The network found no structure of the thigh in the scan.")
+            return {"segments": len(present - {0})}
+
+        return _expecting(label)
+
+    def measure(self) -> Counts | Parked:
+        """Volume and labels become `measurements.json`."""
+        measurements = measure(self._volume(), self._segmentation())
+        rows = [_measurement_json(row) for row in measurements.segments]
+        _save_json(self._work / "measurements.json", rows)
+        return {"measurements": len(rows), "truncated": sum(row.truncated for row in measurements.segments)}
+
+    def write(self) -> Counts | Parked:
+        """Everything becomes DICOM objects in the folder `results`."""
+        source = self._source()  # was read before: that it cannot be read now is a failure, no reason to park
+        findings = Findings(self._volume(), self._segmentation(), self._measurements())
+        self._results.mkdir(parents=True, exist_ok=True)
+        results = write_results(source, findings, self._provenance(), self._order.uids, self._results)
+        _save_json(self._work / "results.json", [_result_json(file) for file in results.files])
+        return {"results": len(results.files), "result_bytes": sum(file.size_bytes for file in results.files)}
+
+    def record(self) -> Counts | Parked:
+        """Figures and results go into SQL."""
+        files = tuple(_result_of(row, self._results) for row in _load_json(self._work / "results.json"))
+        return self._ledger.record(self._order, self._measurements(), files)
+
+    def deliver(self) -> Counts | Parked:
+        """The results are queued for every destination."""
+        return self._ledger.deliver(self._order)
+
+    def park(self, parked: Parked) -> Counts:
+        """The reason goes into SQL."""
+        return self._ledger.park(self._order, parked)
+
+    def finish(self, outcome: Outcome) -> Counts:
+        """The times go into SQL; the job is done."""
+        return self._ledger.finish(self._order, outcome)
+
+    def tidy(self) -> None:
+        """The folder `work` goes; results stay until they are purged."""
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def _source(self) -> SourceSeries:
+        return open_series(self._order.source, self._workshop.rules)
+
+    def _volume(self) -> Volume:
+        hu = cast(NDArray[np.int16], np.load(self._work / "volume.npy", mmap_mode="r"))
+        affine = np.array(_load_json(self._work / "grid.json")["affine"], dtype=np.float64)
+        return Volume(hu, Grid((hu.shape[0], hu.shape[1], hu.shape[2]), affine))
+
+    def _segmentation(self) -> Segmentation:
+        labels = cast(NDArray[np.uint8], np.load(self._work / "labels.npy", mmap_mode="r"))
+        return Segmentation(labels, self._volume().grid, self._workshop.package.label_set)
+
+    def _measurements(self) -> Measurements:
+        rows = _load_json(self._work / "measurements.json")
+        return Measurements(tuple(_measurement_of(row, self._workshop.package.label_set) for row in rows))
+
+    def _provenance(self) -> Provenance:
+        package, workshop = self._workshop.package, self._workshop
+        return Provenance(
+            job_id=self._order.job_id,
+            created_at=self._order.created_at,
+            software_version=workshop.software_version,
+            model_name=package.name,
+            model_version=package.version,
+            model_digest=package.digest,
+            training_phrase=package.training_phrase,
+            training_statement=package.training_statement,
+            demonstration=package.demonstration,
+            backend=workshop.backend,
+            precision=workshop.precision,
+        )
+
+
+def _expecting(stage: Stage) -> Counts | Parked:
+    """Turn an expected error into a value."""
+    try:
+        return stage()
+    except SeriesParked as expected:
+        return Parked(expected.code, str(expected))
+    except tuple(kind for kind, _ in EXPECTED) as expected:
+        code = next(code for kind, code in EXPECTED if isinstance(expected, kind))
+        return Parked(code, str(expected))
+
+
+def _save_array(path: Path, array: NDArray[Any]) -> None:
+    def write(file: BinaryIO) -> None:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+    write_durably(path, write)
+
+
+def _save_json(path: Path, value: object) -> None:
+    def write(file: BinaryIO) -> None:
+        file.write(json.dumps(value).encode())
+
+    write_durably(path, write)
+
+
+def _load_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def _measurement_json(row: SegmentMeasurement) -> dict[str, object]:
+    return {**asdict(row), "segment": row.segment.number}
+
+
+def _measurement_of(stored: Mapping[str, Any], label_set: LabelSet) -> SegmentMeasurement:
+    return SegmentMeasurement(**{**stored, "segment": label_set.segments[stored["segment"] - 1]})
+
+
+def _result_json(file: ResultFile) -> dict[str, object]:
+    return {**asdict(file), "path": file.path.name}
+
+
+def _result_of(stored: Mapping[str, Any], folder: Path) -> ResultFile:
+    return ResultFile(**{**stored, "path": folder / stored["path"]})

@@ -1,0 +1,183 @@
+"""A worker's job: the pipeline with SQL behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from db import queries
+from db.models import Job
+from db.session import transaction
+from dicom_io.findings import figures
+from dicom_io.results import ResultFile
+from dicom_io.series import SeriesRef
+from dicom_io.uids import ResultUids
+from engine.measure import Measurements
+from node import log
+from node.faults import StepAside, code_of, frames_of, is_full_disk, words_of
+from node.jobs import MOST_CRASHES, JobEngine, JobQueue
+from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process
+from node.spool import Spool
+from node.stages import JobOrder, SeriesStages, Workshop
+
+
+class JobLedger:
+    """Remembers jobs in SQL, inside the transaction of the step that calls it.
+
+    Args:
+        session: gives the session of that transaction.
+        queue: where deliveries are queued, in the same transaction.
+        destinations: names of all destinations.
+        workshop: what the job was made with.
+    """
+
+    def __init__(
+        self, session: Callable[[], Session], queue: JobQueue, destinations: Sequence[str], workshop: Workshop
+    ) -> None:
+        self._session = session
+        self._queue = queue
+        self._destinations = tuple(destinations)
+        self._workshop = workshop
+
+    def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
+        """Figures and results, as upserts; the figures are those that the report states."""
+        rows = [
+            queries.MeasurementRow(each.structure, each.side.value, each.quantity, each.value, each.unit, each.flags)
+            for each in figures(measurements)
+        ]
+        queries.record_measurements(self._session(), order.job_id, rows)
+        queries.record_results(self._session(), order.job_id, [_result_row(file, order.folder) for file in files])
+        return {"figures": len(rows)}
+
+    def deliver(self, order: JobOrder) -> Counts:
+        """The first attempt for every destination; one that is queued already is not queued again."""
+        queries.plan_deliveries(self._session(), order.job_id, self._destinations)
+        for destination in self._destinations:
+            self._queue.deliver(self._session(), order.job_id, destination, 0)
+        return {"destinations": len(self._destinations)}
+
+    def park(self, order: JobOrder, parked: Parked) -> Counts:
+        """The reason why the series is not segmented."""
+        queries.park_job(self._session(), order.job_id, parked.code, parked.reason)
+        return {}
+
+    def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
+        """The job is done."""
+        made_with = self._workshop
+        queries.finish_job(
+            self._session(), order.job_id, outcome.stage_seconds, made_with.backend, made_with.package.digest
+        )
+        return {}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Takes a job from its row to its end.
+
+    Attributes:
+        database: the node's database.
+        spool: where the files lie.
+        workshop: the warm model and the rules.
+        ledger: what remembers the job.
+        engine: the job engine of this process.
+        run_step: how a step is run: by the engine, unless a test stands in between.
+    """
+
+    database: Engine
+    spool: Spool
+    workshop: Workshop
+    ledger: JobLedger
+    engine: JobEngine
+    run_step: StepRunner
+
+    def run(self, job_id: str) -> str:
+        """The workflow `process`. Returns `done`, `parked` or `failed`.
+
+        Raises:
+            StepAside: the process is stopping, or must restart because its database is full; the job waits for that.
+        """
+        attempt, order, correlation_id = self.engine.patiently(partial(self._start, job_id))
+        with log.correlated(correlation_id):
+            if attempt > MOST_CRASHES:
+                return self._fail(job_id, "crashed_worker", f"it ended its worker {MOST_CRASHES} times")
+            log.event("job.started", job_id=job_id, attempt=attempt)
+            try:
+                outcome = process(SeriesStages(order, self.workshop, self.ledger, _no_progress), self._telling(job_id))
+            except StepAside:
+                self._forgive(job_id)
+                raise
+            except Exception as error:  # boundary of a job: it is told, and the engine records it; the next job runs
+                if is_full_disk(error):
+                    raise StepAside from error
+                self._fail(job_id, code_of(error), words_of(error), frames_of(error))
+                raise
+            return self._tell(job_id, outcome)
+
+    def _telling(self, job_id: str) -> StepRunner:
+        """Run steps as ever, and tell of each that really ran; one that is replayed from its checkpoint is silent."""
+
+        def run(name: str, step: Callable[[], StepReport]) -> StepReport:
+            def told() -> StepReport:
+                report = step()
+                log.event("job.stage", job_id=job_id, stage=name, seconds=report.seconds)
+                return report
+
+            return self.run_step(name, told)
+
+        return run
+
+    def _start(self, job_id: str) -> tuple[int, JobOrder, str]:
+        with transaction(self.database) as session:
+            attempt = queries.start_job(session, job_id)
+            job = session.get_one(Job, job_id)
+            files = tuple(self.spool.path_of(path) for path in queries.job_files(session, job_id))
+            ref = SeriesRef(job.series.study_uid, job.series.series_uid, files)
+            folder = self.spool.work_folder(job_id).parent
+            # In local time: an object without an offset from UTC is read as local (PS3.3 C.12.1.1).
+            created_at = job.created_at.astimezone()
+            order = JobOrder(job_id, ref, ResultUids.from_dict(job.uids), created_at, folder)
+            return attempt, order, job.series.correlation_id
+
+    def _forgive(self, job_id: str) -> None:
+        """A job that stepped aside did not end its worker: the attempt does not count."""
+        with transaction(self.database) as session:
+            job = session.get_one(Job, job_id, with_for_update=True)
+            job.attempts = max(0, job.attempts - 1)
+
+    def _fail(self, job_id: str, code: str, words: str, frames: Sequence[str] = ()) -> str:
+        def note() -> None:
+            with transaction(self.database) as session:
+                queries.fail_job(session, job_id, code, words)
+
+        self.engine.patiently(note)
+        log.event("job.failed", job_id=job_id, code=code, reason=words, frames=list(frames))
+        return "failed"
+
+    def _tell(self, job_id: str, outcome: Outcome) -> str:
+        facts = {"seconds": outcome.stage_seconds, "total_seconds": round(sum(outcome.stage_seconds.values()), 3)}
+        if outcome.parked is not None:
+            log.event("job.parked", job_id=job_id, code=outcome.parked.code, reason=outcome.parked.reason, **facts)
+            return "parked"
+        log.event("job.done", job_id=job_id, **facts, **outcome.counts)
+        return "done"
+
+
+def _result_row(file: ResultFile, folder: Path) -> queries.ResultRow:
+    return queries.ResultRow(
+        kind=file.kind,
+        series_uid=file.series_uid,
+        sop_class_uid=file.sop_class_uid,
+        sop_instance_uid=file.sop_instance_uid,
+        path=str(file.path.relative_to(folder)),
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+    )
+
+
+def _no_progress(_done: int, _of: int) -> None:
+    return

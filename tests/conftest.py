@@ -1,0 +1,18 @@
+"""What several folders of tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real CT series, label tables and an atlas for tests; they lie beside the checkout, not in it."""
+    folder = REPO.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the folder shared/data beside the checkout is absent ({folder})")
+    return folder

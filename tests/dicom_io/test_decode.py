@@ -1,0 +1,186 @@
+"""Stored values become Hounsfield units: rescale, signs, padding, unused bits, compression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread, dcmwrite
+from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from dicom_io.decode import PADDING_HU, read_slices
+from dicom_io.errors import SeriesParked
+from dicom_io.guard import QUIETLY
+from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
+from engine.volume import Volume
+
+SHAPE = (2, 40, 36)  # the JPEG 2000 encoder needs more than 32 a side
+Edit = Callable[[FileDataset], None]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, ...]:
+    hu = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    return write_series(Volume(hu, patient_grid(SHAPE, (5.0, 1.0, 1.0))), tmp_path, SyntheticStudy()).files
+
+
+def rewrite(path: Path, edit: Edit) -> None:
+    with QUIETLY:
+        dataset = dcmread(path)
+        edit(dataset)
+        dataset.save_as(path)
+
+
+def stored(values: list[int], dtype: str, **attributes: object) -> Edit:
+    """Replace the pixels by these stored values, repeated, and the attributes."""
+
+    def edit(dataset: FileDataset) -> None:
+        dataset.PixelData = np.resize(np.array(values).astype(dtype), SHAPE[1:]).tobytes()
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
+
+    return edit
+
+
+def decode(files: tuple[Path, ...], workers: int = 2) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    return read_slices([dcmread(path, stop_before_pixels=True) for path in files], SHAPE, workers)
+
+
+def first_values(files: tuple[Path, ...], edit: Edit, count: int) -> list[int]:
+    rewrite(files[0], edit)
+    return [int(value) for value in decode(files)[0].ravel()[:count]]
+
+
+def test_each_slice_has_its_own_rescale(files: tuple[Path, ...]) -> None:
+    rewrite(files[1], stored([100, 200], "<u2", RescaleSlope="2", RescaleIntercept="-50"))
+    hu = decode(files)
+    assert hu[0].ravel()[:3].tolist() == [0, 1, 2]
+    assert hu[1].ravel()[:2].tolist() == [150, 350]
+
+
+def test_a_fractional_rescale_is_rounded(files: tuple[Path, ...]) -> None:
+    edit = stored([0, 1, 2, 3], "<u2", RescaleSlope="0.5", RescaleIntercept="-1000.25")
+    assert first_values(files, edit, 4) == [-1000, -1000, -999, -999]
+
+
+def test_signed_pixels_keep_their_sign(files: tuple[Path, ...]) -> None:
+    edit = stored([-1000, -1, 0, 3000], "<i2", PixelRepresentation=1, RescaleIntercept="0")
+    assert first_values(files, edit, 4) == [-1000, -1, 0, 3000]
+
+
+def test_values_beyond_int16_are_clipped(files: tuple[Path, ...]) -> None:
+    assert first_values(files, stored([0, 65535], "<u2", RescaleIntercept="-40000"), 2) == [-32768, 25535]
+    assert first_values(files, stored([0, 65535], "<u2", RescaleIntercept="0"), 2) == [0, 32767]
+
+
+@pytest.mark.parametrize("padding", [-2000, 63536])
+def test_padding_becomes_air_however_its_sign_is_written(files: tuple[Path, ...], padding: int) -> None:
+    def edit(dataset: FileDataset) -> None:
+        stored([-2000, -1500, 24], "<i2", PixelRepresentation=1)(dataset)
+        dataset.add_new("PixelPaddingValue", "SS" if padding < 0 else "US", padding)
+
+    assert first_values(files, edit, 3) == [PADDING_HU, -2524, -1000]
+
+
+@pytest.mark.parametrize(("value", "limit"), [(0, 10), (10, 0)])
+def test_padding_may_be_a_range_in_either_order(files: tuple[Path, ...], value: int, limit: int) -> None:
+    def edit(dataset: FileDataset) -> None:
+        stored([0, 5, 10, 11], "<u2", RescaleIntercept="100")(dataset)
+        dataset.add_new("PixelPaddingValue", "US", value)
+        dataset.add_new("PixelPaddingRangeLimit", "US", limit)
+
+    assert first_values(files, edit, 4) == [PADDING_HU, PADDING_HU, PADDING_HU, 111]
+
+
+def test_unused_bits_are_ignored(files: tuple[Path, ...]) -> None:
+    unsigned = stored([0xF000 | 1024, 0x8FFF], "<u2", BitsStored=12, HighBit=11)
+    assert first_values(files, unsigned, 2) == [0, 3071]
+    signed = stored([0x0FFF, 0x07FF], "<u2", BitsStored=12, HighBit=11, PixelRepresentation=1, RescaleIntercept="0")
+    assert first_values(files, signed, 2) == [-1, 2047]
+
+
+def test_eight_bit_pixels_are_read(files: tuple[Path, ...]) -> None:
+    def edit(dataset: FileDataset) -> None:
+        stored([0, 255], "<u1", BitsAllocated=8, BitsStored=8, HighBit=7)(dataset)
+        dataset["PixelData"].VR = "OB"
+
+    assert first_values(files, edit, 2) == [-1024, -769]
+
+
+def test_big_endian_pixels_are_read(files: tuple[Path, ...]) -> None:
+    expected = decode(files)
+    dataset = dcmread(files[0])
+    dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    dcmwrite(files[0], dataset, implicit_vr=False, little_endian=False, enforce_file_format=True)
+    np.testing.assert_array_equal(decode(files), expected)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_lossless_compression_changes_no_value(files: tuple[Path, ...], syntax: str, bits: int) -> None:
+    signed = stored([-1000, 0, 2047, -2000], "<i2", PixelRepresentation=1, BitsStored=bits, HighBit=bits - 1)
+    rewrite(files[0], signed)
+    expected = decode(files)
+    rewrite(files[0], lambda dataset: dataset.compress(syntax, generate_instance_uid=False))
+    np.testing.assert_array_equal(decode(files), expected)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_nothing(files: tuple[Path, ...], workers: int) -> None:
+    np.testing.assert_array_equal(decode(files, workers).ravel(), np.arange(np.prod(SHAPE)))
+
+
+def broken_codestream(dataset: FileDataset) -> None:
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    dataset.PixelData = dataset.PixelData[:16] + bytes(len(dataset.PixelData) - 16)
+
+
+def broken_rle(dataset: FileDataset) -> None:
+    """The second segment starts inside the first one, so that it holds too much: the decoder panics."""
+    content = (64).to_bytes(4, "little") + (66).to_bytes(4, "little")  # where the segments start (PS3.5 Annex G.5)
+    literal = bytes([127, *range(128)])
+    dataset.PixelData = encapsulate([(2).to_bytes(4, "little") + content + bytes(52) + literal * 24])
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset["PixelData"].VR = "OB"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        broken_codestream,
+        broken_rle,
+        lambda dataset: setattr(dataset, "PixelData", dataset.PixelData[:10]),
+        lambda dataset: setattr(dataset, "Rows", 20),
+        lambda dataset: dataset.pop("PixelData"),
+        lambda dataset: setattr(dataset, "RescaleSlope", None),
+    ],
+    ids=["codestream", "rle", "short", "other size", "no pixels", "no rescale"],
+)
+def test_an_undecodable_slice_is_named(files: tuple[Path, ...], edit: Edit) -> None:
+    rewrite(files[1], edit)
+    with pytest.raises(SeriesParked) as caught:
+        decode(files)
+    assert caught.value.code == "undecodable"
+    assert str(dcmread(files[1], stop_before_pixels=True).SOPInstanceUID) in caught.value.reason
+
+
+def test_a_vanished_file_is_undecodable(files: tuple[Path, ...]) -> None:
+    headers = [dcmread(path, stop_before_pixels=True) for path in files]
+    files[0].unlink()
+    with pytest.raises(SeriesParked, match="FileNotFoundError"):
+        read_slices(headers, SHAPE, 2)
+
+
+def test_real_compressed_samples_equal_the_uncompressed_one(shared_data: Path) -> None:
+    folder = shared_data / "dicom" / "wg04-transfer-syntaxes"
+    names = ["CT1_UNC.dcm", "CT1_J2KR.dcm", "CT1_JLSL.dcm", "CT1_JPLL.dcm", "CT1_RLE.dcm"]
+    headers = [dcmread(folder / name, stop_before_pixels=True) for name in names]
+    hu = read_slices(headers, (len(names), 512, 512), 2)
+    for decoded in hu[1:]:
+        np.testing.assert_array_equal(decoded, hu[0])
+    assert hu[0].min() >= PADDING_HU - 1

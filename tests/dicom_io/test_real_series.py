@@ -1,0 +1,101 @@
+"""Every real series is opened, or parked with a reason; none may crash."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from dicom_io.errors import NotUnderstood, SeriesParked
+from dicom_io.header import read_header
+from dicom_io.series import SeriesRef, SeriesRules, open_series, read_volume
+
+CLINICAL = SeriesRules(min_slices=50, min_coverage_mm=200.0)
+ANY = SeriesRules(min_slices=3, min_coverage_mm=0.0)
+
+# What each folder's series are parked for under the two rules; several entries are several series of one folder.
+EXPECTED = {
+    "ge-head-tilt18-variable-spacing": [("too_few_slices", "gantry_tilt")],
+    "ge-lightspeed-3-slices": [("too_few_slices", "opened")],
+    "ge-localizers": [("localizer", "localizer")],
+    "ge-position-jump": [("too_few_slices", "missing_slices")],
+    "philips-localizer": [("localizer", "localizer")],
+    "philips-phantom-tilt16": [("too_few_slices", "gantry_tilt")],
+    "philips-secondary-capture": [("secondary_capture", "secondary_capture")],
+    "pydicom-samples": [("too_few_slices", "too_few_slices")],
+    "siemens-abdomen-j2k-20-slices": [("missing_identifiers", "missing_identifiers")],
+    "wg04-transfer-syntaxes": [
+        ("too_few_slices", "duplicate_positions"),
+        *[("too_few_slices", "too_few_slices")] * 3,
+    ],
+}
+
+
+def series_of(root: Path) -> dict[str, list[SeriesRef]]:
+    """The series of each folder, grouped without any of our own reading."""
+    groups: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.read_bytes()[128:132] == b"DICM":
+            header = dcmread(path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
+            groups[path.parent.name, str(header.StudyInstanceUID), str(header.SeriesInstanceUID)].append(path)
+    found: dict[str, list[SeriesRef]] = defaultdict(list)
+    for (folder, study, series), files in sorted(groups.items()):
+        found[folder].append(SeriesRef(study, series, tuple(files)))
+    return found
+
+
+def outcome(ref: SeriesRef, rules: SeriesRules) -> str:
+    try:
+        open_series(ref, rules)
+    except SeriesParked as error:
+        assert error.reason and error.remedy and ref.series_uid in error.thing
+        return error.code
+    return "opened"
+
+
+def test_every_real_series_is_opened_or_parked(shared_data: Path) -> None:
+    found = series_of(shared_data / "dicom")
+    outcomes = {
+        folder: sorted((outcome(ref, CLINICAL), outcome(ref, ANY)) for ref in refs) for folder, refs in found.items()
+    }
+    assert outcomes == EXPECTED
+
+
+def test_only_the_series_that_lost_its_uids_is_refused_at_the_door(shared_data: Path) -> None:
+    refused = set()
+    for refs in series_of(shared_data / "dicom").values():
+        for path in (path for ref in refs for path in ref.files):
+            try:
+                assert read_header(path).modality == "CT"
+            except NotUnderstood as error:
+                assert "UID" in error.reason
+                refused.add(path.parent.name)
+    assert refused == {"siemens-abdomen-j2k-20-slices"}
+
+
+def test_a_jpeg_2000_series_is_decoded(shared_data: Path, tmp_path: Path) -> None:
+    for path in (shared_data / "dicom" / "siemens-abdomen-j2k-20-slices").iterdir():
+        dataset = dcmread(path)  # its anonymiser blanked what the file meta information still knows
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+        dataset.save_as(tmp_path / path.name)
+    source = open_series(SeriesRef("1.2.3", "1.2.3.4", tuple(tmp_path.iterdir())), ANY)
+    assert source.grid.shape == (20, 512, 512)
+    np.testing.assert_allclose(source.grid.spacing_mm, (2.0, 0.9765625, 0.9765625))
+    np.testing.assert_allclose(source.grid.affine[:3, 3], (-249.51171875, -437.51171875, -804.5))
+    hu = read_volume(source).hu
+    assert hu.min() == -1024
+    assert 30 < np.median(hu[:, 240:272, 180:220]) < 200  # liver and vessels with contrast
+
+
+def test_implicit_vr_slices_are_decoded_with_their_padding(shared_data: Path) -> None:
+    files = tuple(sorted((shared_data / "dicom" / "ge-lightspeed-3-slices").glob("*.dcm")))
+    header = read_header(files[0])
+    volume = read_volume(open_series(SeriesRef(header.study_uid, header.series_uid, files), ANY))
+    assert volume.grid.spacing_mm == pytest.approx((1.0, 0.810547, 0.810547))
+    assert volume.hu[0, 0, 0] == -1024
+    assert volume.hu.min() >= -1024 and volume.hu.max() > 300

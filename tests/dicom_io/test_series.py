@@ -1,0 +1,266 @@
+"""A series is opened as a volume, or parked with the reason that a person would give."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from dicom_io.errors import DicomIoError, NotUnderstood, SeriesParked
+from dicom_io.guard import QUIETLY
+from dicom_io.series import SeriesRef, SeriesRules, SourceSeries, find_series, open_series, read_volume
+from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
+from engine.volume import Grid, Volume
+
+SHAPE = (8, 6, 5)
+SPACING_MM = (5.0, 0.8, 0.7)
+ANY = SeriesRules(min_slices=2, min_coverage_mm=0.0)
+Edit = Callable[[Dataset], object]
+
+
+def scan(grid: Grid | None = None) -> Volume:
+    grid = grid or patient_grid(SHAPE, SPACING_MM)
+    return Volume(np.arange(np.prod(grid.shape), dtype=np.int16).reshape(grid.shape), grid)
+
+
+@pytest.fixture
+def ref(tmp_path: Path) -> SeriesRef:
+    """Eight slices, 5 mm apart, numbered from the lowest."""
+    return write_series(scan(), tmp_path / "series", SyntheticStudy())
+
+
+def edit(files: Sequence[Path], change: Edit) -> None:
+    for path in files:
+        with QUIETLY:
+            dataset = dcmread(path)
+            change(dataset)
+            dataset.save_as(path)
+
+
+def moved(offset_mm: Sequence[float]) -> Edit:
+    def change(dataset: Dataset) -> None:
+        dataset.ImagePositionPatient = [a + b for a, b in zip(dataset.ImagePositionPatient, offset_mm, strict=True)]
+
+    return change
+
+
+def setting(keyword: str, value: object) -> Edit:
+    return lambda dataset: setattr(dataset, keyword, value)
+
+
+def parked(ref: SeriesRef, rules: SeriesRules = ANY) -> SeriesParked:
+    with pytest.raises(SeriesParked) as caught:
+        open_series(ref, rules)
+    error = caught.value
+    assert ref.series_uid in error.thing and error.reason and error.remedy
+    return error
+
+
+def test_a_regular_series_is_opened(ref: SeriesRef) -> None:
+    source = open_series(ref, SeriesRules(min_slices=8, min_coverage_mm=40.0))
+    assert source.grid.shape == SHAPE
+    np.testing.assert_allclose(source.grid.affine, scan().grid.affine, atol=1e-9)
+    assert [Path(str(header.filename)) for header in source.headers] == list(ref.files)
+    assert all("PixelData" not in header for header in source.headers)
+    np.testing.assert_array_equal(read_volume(source).hu, scan().hu)
+
+
+def test_slices_follow_the_normal_whatever_their_numbers_and_files_say(tmp_path: Path) -> None:
+    ref = write_series(scan(), tmp_path, SyntheticStudy(instance_order="descending"))
+    source = open_series(SeriesRef(ref.study_uid, ref.series_uid, ref.files[::-1]), ANY)
+    assert [header.InstanceNumber for header in source.headers] == list(range(8, 0, -1))
+    np.testing.assert_array_equal(read_volume(source).hu, scan().hu)
+
+
+def test_slices_written_against_the_normal_come_back_along_it(tmp_path: Path) -> None:
+    affine = np.array(scan().grid.affine)
+    affine[:3, 3] += 7 * affine[:3, 0]
+    affine[:3, 0] *= -1
+    ref = write_series(scan(Grid(SHAPE, affine)), tmp_path, SyntheticStudy())
+    source = open_series(ref, ANY)
+    np.testing.assert_allclose(source.grid.affine, scan().grid.affine, atol=1e-9)
+    np.testing.assert_array_equal(read_volume(source).hu, scan().hu[::-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (setting("Modality", "MR"), "not_ct", "MR"),
+        (setting("SOPClassUID", MRImageStorage), "not_ct", "MR Image Storage"),
+        (setting("SOPClassUID", PositronEmissionTomographyImageStorage), "not_ct", "Positron"),
+        (setting("SOPClassUID", SecondaryCaptureImageStorage), "secondary_capture", "screen"),
+        (setting("SOPClassUID", EnhancedCTImageStorage), "multi_frame", "multi-frame"),
+        (setting("NumberOfFrames", 4), "multi_frame", "multi-frame"),
+        (setting("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer", "overview"),
+        (setting("SOPInstanceUID", ""), "missing_identifiers", "SOPInstanceUID"),
+        (setting("ImagePositionPatient", None), "missing_geometry", "ImagePositionPatient"),
+        (setting("ImageOrientationPatient", [1, 0, 0]), "missing_geometry", "ImageOrientationPatient"),
+        (setting("PixelSpacing", None), "missing_geometry", "PixelSpacing"),
+        (setting("FrameOfReferenceUID", ""), "missing_geometry", "FrameOfReferenceUID"),
+        (setting("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), "not_a_volume", "perpendicular"),
+        (setting("ImageOrientationPatient", [2, 0, 0, 0, 1, 0]), "not_a_volume", "unit vectors"),
+        (setting("PixelSpacing", [0, 1]), "not_a_volume", "positive"),
+        (setting("SamplesPerPixel", 3), "not_a_volume", "colour"),
+        (setting("RescaleSlope", "0"), "not_hounsfield", "Hounsfield"),
+        (setting("RescaleIntercept", None), "not_hounsfield", "Hounsfield"),
+        (setting("RescaleType", "Z_EFF"), "not_hounsfield", "Z_EFF"),
+    ],
+)
+def test_a_series_that_is_no_ct_volume_is_parked(ref: SeriesRef, change: Edit, code: str, words: str) -> None:
+    edit(ref.files, change)
+    error = parked(ref)
+    assert (error.code, words in error.reason) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (setting("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer", "1 of its 8 images"),
+        (setting("ImageOrientationPatient", [0, 1, 0, 0, 0, -1]), "localizer", "different directions"),
+        (setting("Rows", 7), "not_a_volume", "2 different numbers of rows"),
+        (setting("PixelSpacing", [0.8, 0.71]), "not_a_volume", "different pixel spacings"),
+        (setting("FrameOfReferenceUID", "1.2.3"), "not_a_volume", "frames of reference"),
+        (setting("SeriesInstanceUID", "1.2.3"), "not_a_volume", "2 different series"),
+        (setting("ImagePositionPatient", ["x", "y", "z"]), "missing_geometry", "image 4"),
+        (moved((0, 0, 5)), "duplicate_positions", "image 4 and image 5"),
+        (moved((0, 0, 2)), "irregular_spacing", "varies from 3.00 to 7.00 mm"),
+        (moved((1, 0, 0)), "not_a_volume", "image 4 is displaced sideways by 1.0 mm"),
+    ],
+)
+def test_one_odd_slice_is_named(ref: SeriesRef, change: Edit, code: str, words: str) -> None:
+    edit([ref.files[3]], raw_text(change))
+    error = parked(ref)
+    assert (error.code, words in error.reason) == (code, True), error.reason
+
+
+def raw_text(change: Edit) -> Edit:
+    """Let a change write text that pydicom would refuse to write as a decimal string."""
+
+    def apply(dataset: Dataset) -> None:
+        try:
+            change(dataset)
+        except ValueError:
+            dataset.add_new("ImagePositionPatient", "LO", ["x", "y", "z"])
+
+    return apply
+
+
+def test_missing_slices_are_named(ref: SeriesRef) -> None:
+    kept = tuple(path for number, path in enumerate(ref.files, 1) if number not in (4, 5, 7))
+    error = parked(SeriesRef(ref.study_uid, ref.series_uid, kept))
+    assert error.code == "missing_slices"
+    assert "3 slices are missing in 2 places" in error.reason
+    assert "between image 3 and image 6" in error.reason
+    assert "15.00 mm apart where the others lie 5.00 mm apart" in error.reason
+
+
+def test_a_tilted_gantry_is_named_with_its_angle(tmp_path: Path) -> None:
+    affine = np.array(scan().grid.affine)
+    affine[1, 0] += 5.0 * np.tan(np.deg2rad(16.5))
+    error = parked(write_series(scan(Grid(SHAPE, affine)), tmp_path, SyntheticStudy()))
+    assert error.code == "gantry_tilt"
+    assert "16.5 degrees" in error.reason
+
+
+def test_too_few_and_too_short_are_told_in_numbers(ref: SeriesRef) -> None:
+    few = parked(ref, SeriesRules(min_slices=50, min_coverage_mm=200.0))
+    assert (few.code, "8 slices" in few.reason, "50" in few.reason) == ("too_few_slices", True, True)
+    short = parked(ref, SeriesRules(min_slices=8, min_coverage_mm=200.0))
+    assert (short.code, "covers 40 mm" in short.reason, "200 mm" in short.reason) == ("short_coverage", True, True)
+
+
+def test_one_slice_is_never_a_volume(ref: SeriesRef) -> None:
+    one = SeriesRef(ref.study_uid, ref.series_uid, ref.files[:1])
+    assert parked(one, SeriesRules(min_slices=1, min_coverage_mm=0.0)).code == "too_few_slices"
+    none = SeriesRef(ref.study_uid, ref.series_uid, ())
+    assert parked(none, SeriesRules(min_slices=0, min_coverage_mm=0.0)).code == "too_few_slices"
+
+
+def test_rounded_positions_are_regular(ref: SeriesRef) -> None:
+    for number, path in enumerate(ref.files):
+        edit([path], moved((0, 0, 0.05 if number % 2 else -0.05)))
+    assert open_series(ref, ANY).grid.spacing_mm[0] == pytest.approx(5.0, abs=0.02)
+
+
+def test_a_drifting_slice_distance_is_irregular(tmp_path: Path) -> None:
+    ref = write_series(scan(patient_grid((60, 4, 4), (1.0, 1.0, 1.0))), tmp_path, SyntheticStudy())
+    for number, path in enumerate(ref.files):
+        edit([path], moved((0, 0, 0.05 * max(0, number - 30))))
+    assert parked(ref).code == "irregular_spacing"
+
+
+def test_a_repeated_file_counts_once_and_another_version_is_a_conflict(ref: SeriesRef, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.dcm"
+    shutil.copy(ref.files[2], copy)
+    twice = SeriesRef(ref.study_uid, ref.series_uid, (*ref.files, copy))
+    source = open_series(twice, ANY)
+    assert len(source.headers) == 8
+    assert len(find_series(tmp_path)[0].files) == 9
+    edit([copy], setting("PixelData", bytes(60)))
+    assert parked(twice).code == "conflicting_instances"
+
+
+def test_a_damaged_header_is_parked_and_names_the_file(ref: SeriesRef) -> None:
+    ref.files[1].write_bytes(b"no DICOM")
+    error = parked(ref)
+    assert (error.code, "0002.dcm" in error.reason) == ("unreadable", True)
+
+
+def test_the_reference_must_name_the_files_own_series(ref: SeriesRef) -> None:
+    assert parked(SeriesRef(ref.study_uid, "1.2.3", ref.files)).code == "not_a_volume"
+
+
+def test_the_first_reason_is_the_one_a_person_would_give(ref: SeriesRef) -> None:
+    edit(ref.files, setting("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    edit(ref.files, setting("ImagePositionPatient", None))
+    assert parked(ref, SeriesRules(min_slices=50, min_coverage_mm=200.0)).code == "localizer"
+
+
+def test_a_parked_series_can_be_pickled(ref: SeriesRef) -> None:
+    import pickle
+
+    error = parked(ref, SeriesRules(50, 200.0))
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.code, again.thing, str(again)) == (error.code, error.thing, str(error))
+
+
+def test_find_series_groups_by_series_and_counts_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    refs = [
+        write_series(scan(), tmp_path / str(number), SyntheticStudy(seed=1, series_number=number)) for number in (2, 3)
+    ]
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    with caplog.at_level(logging.WARNING, logger="dicom_io"):
+        found = find_series(tmp_path)
+    assert sorted(found, key=lambda ref: ref.files) == refs
+    assert "1 files" in caplog.text
+
+
+def test_find_series_without_dicom_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    with pytest.raises(DicomIoError, match="no DICOM file"):
+        find_series(tmp_path)
+
+
+def test_find_series_does_not_pass_over_a_damaged_slice(ref: SeriesRef) -> None:
+    whole = ref.files[3].read_bytes()
+    ref.files[3].write_bytes(whole[:-10])
+    with pytest.raises(NotUnderstood, match=r"0004\.dcm"):
+        find_series(ref.files[0].parent)
+
+
+def test_opening_does_not_change_what_the_source_says(ref: SeriesRef) -> None:
+    source: SourceSeries = open_series(ref, ANY)
+    again = [dcmread(path, stop_before_pixels=True) for path in ref.files]
+    assert list(source.headers) == again

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from engine.body import body_on, find_body
+from engine.errors import VolumeError
+from engine.resample import PATIENT_AXES, network_grid, sample_linear
+from engine.volume import Grid, Volume
+
+
+def upright_grid() -> Grid:
+    affine = np.eye(4)
+    affine[:3, :3] = PATIENT_AXES * (4.0, 2.0, 2.0)
+    affine[:3, 3] = (-200.0, -120.0, 0.0)
+    return Grid((30, 130, 200), affine)
+
+
+def test_the_table_falls_away_and_the_legs_stay(legs: Callable[[Grid], Volume]) -> None:
+    volume = legs(upright_grid())
+    hu = volume.hu.copy()
+    patient = hu > -900
+    hu[:, 104:106, 10:190] = 100  # a table's shell of 4 mm, 13 mm under the skin
+    hu[:, 106:112, 10:190] = -930  # its foam
+    hu[:, 112:114, 10:190] = 100
+    hu[5:25, 60:63, 54:57] = -1000  # gas inside
+    body = find_body(hu, volume.grid)
+    network = network_grid(volume.grid, body.points(), 8.0, (4.0, 2.0, 2.0))
+    assert network.shape[1:] < (95, 190)
+    inside = body_on(network, body, sample_linear(hu, volume.grid, network))
+    expected = sample_linear(np.where(patient, 0, -1000).astype(np.int16), volume.grid, network).numpy() > -500
+    wrong = inside != ndimage.binary_fill_holes(expected)
+    assert wrong.mean() < 0.02
+    assert not (inside & ~ndimage.binary_dilation(expected, iterations=2)).any()
+
+
+def test_noise_does_not_eat_the_fat(legs: Callable[[Grid], Volume]) -> None:
+    volume = legs(upright_grid())
+    noise = np.random.default_rng(1).normal(0, 80, volume.hu.shape)
+    clean, noisy = (find_body(hu, volume.grid).mask for hu in (volume.hu, (volume.hu + noise).astype(np.int16)))
+    assert (clean != noisy).mean() < 0.01
+
+
+def test_air_holds_no_body() -> None:
+    with pytest.raises(VolumeError, match="nothing but air"):
+        find_body(np.full((10, 20, 20), -1000, dtype=np.int16), Grid((10, 20, 20), np.eye(4)))

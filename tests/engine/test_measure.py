@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import VolumeError
+from engine.labels import thigh29
+from engine.measure import measure
+from engine.segmentation import Segmentation
+from engine.volume import Grid, Volume
+
+GRID = Grid((7, 9, 11), np.array([[0, 0.2, 0.8, 0], [0, 0.9, 0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1]], dtype=float))
+
+
+def random_scan(seed: int) -> tuple[Volume, Segmentation]:
+    rng = np.random.default_rng(seed)
+    hu = rng.integers(-1400, 4000, GRID.shape).astype(np.int16)
+    labels = (rng.integers(0, 59, GRID.shape) * (rng.random(GRID.shape) < 0.6)).astype(np.uint8)
+    return Volume(hu, GRID), Segmentation(labels, GRID, thigh29())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_it_equals_a_loop_over_the_segments(seed: int) -> None:
+    volume, segmentation = random_scan(seed)
+    measurements = measure(volume, segmentation)
+    assert [row.segment.number for row in measurements.segments] == list(range(1, 59))
+    for row in measurements.segments:
+        inside = segmentation.labels == row.segment.number
+        values = np.clip(volume.hu[inside].astype(np.int64), -1024, 3071)
+        assert row.voxels == values.size
+        assert row.volume_ml == pytest.approx(values.size * 0.8 * 0.9 * 2.5 / 1000)
+        assert row.truncated == bool(inside[[0, -1]].any())
+        if values.size:
+            assert row.mean_hu == int(values.sum()) / values.size
+            assert row.sd_hu == pytest.approx(values.std(), abs=1e-9)
+        else:
+            assert (row.mean_hu, row.sd_hu) == (None, None)
+
+
+def test_a_structure_inside_the_scan_is_not_truncated() -> None:
+    labels = np.zeros(GRID.shape, dtype=np.uint8)
+    labels[1:-1, 2:4, :] = 8
+    row = measure(Volume(np.full(GRID.shape, 50, np.int16), GRID), Segmentation(labels, GRID, thigh29())).segments[7]
+    assert (row.voxels, row.mean_hu, row.sd_hu, row.truncated) == (110, 50.0, 0.0, False)
+
+
+def test_labels_of_another_grid_are_refused() -> None:
+    volume, segmentation = random_scan(1)
+    moved = GRID.affine.copy()
+    moved[0, 3] = 3.0
+    with pytest.raises(VolumeError, match="different grids"):
+        measure(volume, replace(segmentation, grid=Grid(GRID.shape, moved)))

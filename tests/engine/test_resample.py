@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+from torch.nn import functional
+
+from engine import resample
+from engine.resample import closest_orientation, is_aligned, network_grid, sample_linear, sample_nearest
+from engine.volume import Grid
+
+SPACING_MM = (2.0, 1.5, 1.5)
+BLOB_MM = 7.0
+
+
+@st.composite
+def scan_grids(
+    draw: st.DrawFn, angles_deg: tuple[float, ...] = (0.0, 0.6, 7.0, 25.0), coarsest_mm: float = 2.5
+) -> Grid:
+    """Grids with any order and direction of axes, turned by one of the angles about any axis."""
+    axes = draw(st.permutations(range(3)))
+    signs = draw(st.tuples(*[st.sampled_from((-1, 1))] * 3))
+    spacing = draw(st.tuples(*[st.floats(1.0, coarsest_mm)] * 3))
+    about = np.array(draw(st.tuples(*[st.floats(0.1, 1)] * 3)))
+    turn = Rotation.from_rotvec(np.deg2rad(draw(st.sampled_from(angles_deg))) * about / np.linalg.norm(about))
+    shape = tuple(int(np.ceil(72 / step)) for step in spacing)
+    affine = np.eye(4)
+    affine[:3, :3] = turn.as_matrix() @ np.eye(3)[:, axes] @ np.diag(np.array(signs) * spacing)
+    affine[:3, 3] = draw(st.tuples(*[st.floats(-300, 300)] * 3))
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def points_of(grid: Grid) -> np.ndarray:
+    return grid.to_patient(np.moveaxis(np.indices(grid.shape), 0, -1).astype(np.float64))
+
+
+def centroid(weights: np.ndarray, grid: Grid) -> np.ndarray:
+    return np.asarray((points_of(grid) * weights[..., None]).sum(axis=(0, 1, 2)) / weights.sum())
+
+
+@settings(max_examples=15, deadline=None)
+@given(scan_grids(coarsest_mm=1.5), st.tuples(*[st.floats(0.42, 0.58)] * 3))
+def test_a_blob_keeps_its_place_in_the_patient(scan: Grid, share: tuple[float, float, float]) -> None:
+    middle = scan.to_patient(np.array(share) * (np.array(scan.shape) - 1))
+    distance = np.linalg.norm(points_of(scan) - middle, axis=-1)
+    hu = (1500 * np.exp(-0.5 * (distance / BLOB_MM) ** 2) - 1000).astype(np.int16)
+    orientation = closest_orientation(scan)
+    turned = orientation.turn_grid(scan)
+    corners = np.array([[0.0, 0.0, 0.0], np.array(turned.shape) - 1.0])
+    network = network_grid(turned, corners, 0.0, SPACING_MM)
+
+    image = sample_linear(orientation.turn(hu), turned, network).numpy()
+    found = centroid(np.maximum(image + 990, 0), network)
+    # Graded labels show where nearest neighbours lie; the edge of a ball would show the size of the voxels.
+    away = np.linalg.norm(points_of(network) - middle, axis=-1)
+    graded = np.rint(250 * np.exp(-0.5 * (away / BLOB_MM) ** 2)).astype(np.uint8)
+    back = orientation.turn_back(sample_nearest(graded, network, turned))
+
+    assert np.abs(found - middle).max() < 0.1 * min(SPACING_MM)
+    assert back.shape == scan.shape
+    assert np.abs(centroid(back, scan) - middle).max() < 0.1 * max(SPACING_MM)
+
+
+@settings(max_examples=10, deadline=None)
+@given(scan_grids())
+def test_the_turned_grid_holds_the_same_voxels_in_the_same_places(scan: Grid) -> None:
+    orientation = closest_orientation(scan)
+    turned = orientation.turn_grid(scan)
+    numbers = np.arange(np.prod(scan.shape)).reshape(scan.shape)
+    places = np.stack([orientation.turn(points_of(scan)[..., axis]) for axis in range(3)], axis=-1)
+    assert np.allclose(places, points_of(turned))
+    assert np.array_equal(orientation.turn_back(orientation.turn(numbers)), numbers)
+
+
+@settings(max_examples=15, deadline=None)
+@given(scan_grids(angles_deg=(0.0, 0.6)), st.integers(0, 1000))
+def test_both_ways_agree_on_aligned_grids(scan: Grid, seed: int) -> None:
+    turned = closest_orientation(scan).turn_grid(scan)
+    assert is_aligned(turned)
+    rng = np.random.default_rng(seed)
+    hu = rng.integers(-1000, 1000, turned.shape).astype(np.int16)
+    network = network_grid(turned, np.array([[0.0, 0.0, 0.0], np.array(turned.shape) - 1.0]), 0.0, SPACING_MM)
+    labels = rng.integers(0, 30, network.shape).astype(np.uint8)
+    image, back = sample_linear(hu, turned, network), sample_nearest(labels, network, turned)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "_is_diagonal", lambda _: False)
+        general_image, general_back = sample_linear(hu, turned, network), sample_nearest(labels, network, turned)
+    assert torch.abs(image - general_image).max() < 0.5
+    index = network.to_index(points_of(turned))
+    half_way = (np.abs(index - np.floor(index) - 0.5) < 1e-5).any(axis=-1)
+    assert np.array_equal(back[~half_way], general_back[~half_way])
+
+
+def test_on_whole_voxels_it_is_torchs_interpolation() -> None:
+    hu = np.random.default_rng(3).integers(-1000, 2000, (30, 40, 50)).astype(np.int16)
+    grid = Grid(hu.shape, np.array([[0, 0, 0.8, 1], [0, 0.8, 0, 2], [1.0, 0, 0, 3], [0, 0, 0, 1]], dtype=float))
+    network = network_grid(grid, np.array([[2.0, 3, 4], [27, 35, 41]]), 0.0, SPACING_MM)
+    box = torch.from_numpy(hu[2:28, 3:36, 4:42].astype(np.float32))[None, None]
+    expected = functional.interpolate(box, size=network.shape, mode="trilinear", align_corners=False)[0, 0]
+    assert torch.allclose(sample_linear(hu, grid, network), expected, atol=1e-2)
+    assert network.spacing_mm == pytest.approx(SPACING_MM, rel=0.03)
+
+
+def test_the_network_sees_the_patient_upright() -> None:
+    affine = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # sagittal, all reversed
+    scan = Grid((60, 50, 40), affine)
+    turned = closest_orientation(scan).turn_grid(scan)
+    assert turned.shape == (40, 50, 60)
+    assert np.allclose(turned.affine[:3, :3], resample.PATIENT_AXES)
+
+
+def test_an_oblique_scan_gets_an_upright_grid_with_air_around() -> None:
+    turn = Rotation.from_euler("z", 20, degrees=True).as_matrix()
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ resample.PATIENT_AXES * 3.0
+    grid = Grid((20, 30, 30), affine)
+    corners = np.array([[0.0, 0, 0], [19, 29, 29], [0, 29, 0], [0, 0, 29]])
+    network = network_grid(grid, corners, 6.0, (3.0, 3.0, 3.0))
+    image = sample_linear(np.full(grid.shape, 40, dtype=np.int16), grid, network)
+    assert np.allclose(network.affine[:3, :3], resample.PATIENT_AXES * 3.0)
+    assert np.unique(image[0].numpy()).tolist() == [resample.AIR_HU]
+    assert set(np.unique(image.round().numpy()).tolist()) == {resample.AIR_HU, 40.0}

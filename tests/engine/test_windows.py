@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.windows import classify, importance_map, plan_windows, window_starts, winning_class
+
+
+@given(st.integers(1, 700), st.integers(8, 128), st.floats(0.0, 0.9))
+def test_windows_cover_everything_with_the_wanted_overlap_and_spread_evenly(
+    length: int, window: int, overlap: float
+) -> None:
+    starts = window_starts(length, window, overlap)
+    steps = np.diff(starts)
+    assert starts[0] == 0
+    assert starts[-1] + window == max(length, window)
+    assert all(1 <= step <= max(1, window * (1 - overlap)) for step in steps)
+    assert steps.size == 0 or steps.max() - steps.min() <= 1
+
+
+def test_the_measured_example_needs_24_windows() -> None:
+    assert plan_windows((225, 121, 249), (96, 96, 96), 0.25).count == 24
+    assert plan_windows((225, 121, 249), (96, 96, 96), 0.5).count == 40
+
+
+def test_the_middle_weighs_most_and_no_voxel_nothing() -> None:
+    weight = importance_map((8, 10, 12))
+    assert weight.shape == (8, 10, 12)
+    assert float(weight.max()) == 1.0 == float(weight[4, 5, 6])
+    assert float(weight.min()) > 0
+    assert torch.equal(weight, weight.flip((0, 1, 2)))
+
+
+@given(st.integers(0, 1000))
+def test_the_winning_class_is_argmax(seed: int) -> None:
+    logits = torch.from_numpy(np.random.default_rng(seed).integers(-3, 4, (7, 3, 4, 5)).astype(np.float32))
+    assert torch.equal(winning_class(logits).long(), torch.from_numpy(logits.numpy().argmax(axis=0)))
+
+
+def local_logits(windows: np.ndarray) -> np.ndarray:
+    """A network of five classes whose logits depend on the voxel and a little on its place in the window."""
+    image = windows[:, 0]
+    place = np.linspace(0, 0.3, image.shape[3], dtype=np.float32)
+    return np.stack([-np.abs(image - k / 4) + place * k for k in range(5)], axis=1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(*[st.integers(5, 40)] * 3), st.sampled_from((0.0, 0.25, 0.6)), st.integers(0, 99))
+def test_layer_by_layer_is_the_same_as_all_logits_at_once(
+    shape: tuple[int, int, int], overlap: float, seed: int
+) -> None:
+    image = torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
+    window = (16, 12, 14)
+    plan = plan_windows(shape, window, overlap)
+    calls: list[tuple[int, int]] = []
+    labels = classify(image, local_logits, plan, lambda done, total: calls.append((done, total)))
+
+    padded = np.zeros(plan.shape, dtype=np.float32)
+    padded[: shape[0], : shape[1], : shape[2]] = image.numpy()
+    sums = np.zeros((5, *plan.shape))
+    for z in plan.starts[0]:
+        for y in plan.starts[1]:
+            for x in plan.starts[2]:
+                place = (slice(z, z + 16), slice(y, y + 12), slice(x, x + 14))
+                logits = local_logits(padded[place][None, None])[0]
+                sums[(slice(None), *place)] += logits * importance_map(window).numpy()
+    expected = sums.argmax(axis=0)[: shape[0], : shape[1], : shape[2]]
+
+    assert labels.dtype == np.uint8
+    assert labels.shape == shape
+    assert (labels == expected).mean() > 0.999  # sums of float32 may decide a tie otherwise
+    assert calls == [(n + 1, plan.count) for n in range(plan.count)]

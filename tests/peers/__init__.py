@@ -1,0 +1,1 @@
+"""Real peers for tests: DCMTK, Orthanc; what is absent skips the test with the reason."""

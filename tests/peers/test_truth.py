@@ -1,0 +1,92 @@
+"""The known truth of a synthetic scan, found again in the SEG that goes to the PACS, however the scan was laid."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import highdicom as hd
+import numpy as np
+import pytest
+
+from dicom_io.findings import Findings, Provenance
+from dicom_io.results import write_results
+from dicom_io.series import SeriesRules, open_series, read_volume
+from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
+from dicom_io.uids import derive_uids
+from engine.backends import open_session
+from engine.labels import Side, thigh29
+from engine.measure import measure
+from engine.package import bundled_package
+from engine.segment import Segmenter
+from engine.synthesis import ScanRecipe, synthesise
+from engine.volume import FloatArray
+
+MIDDLE_MM = (0.0, 0.0, 275.0)
+SHAPE, SPACING_MM = (116, 224, 280), (5.0, 1.6, 1.6)
+SEED = 77
+# Large bodies, which the small bundled model finds well; what it makes of the small ones is in its evaluation table.
+JUDGED = ("femur", "ilium", "vastus_lateralis", "gluteus_maximus")
+CASES: dict[str, tuple[str, float, Literal["ascending", "descending"]]] = {
+    "head first, supine": ("HFS", 0.0, "ascending"),
+    "feet first, supine": ("FFS", 0.0, "ascending"),
+    "slices in reversed order": ("HFS", 0.0, "descending"),
+    "turned in the image plane": ("HFS", 12.0, "ascending"),
+}
+
+
+def centroids(labels: np.ndarray, affine: FloatArray) -> dict[int, FloatArray]:
+    """Centre of each label in patient coordinates, mm."""
+    found = {}
+    for number in range(1, 59):
+        voxels = np.argwhere(labels == number)
+        if len(voxels):
+            found[number] = affine[:3, :3] @ voxels.mean(axis=0) + affine[:3, 3]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Path) -> None:
+    position, turn_deg, order = CASES[case]
+    grid = patient_grid(SHAPE, SPACING_MM, position, turn_deg, MIDDLE_MM)
+    scan = synthesise(ScanRecipe(SEED, grid))
+    study = SyntheticStudy(seed=SEED, patient_position=position, instance_order=order)
+    source = open_series(write_series(scan.volume, tmp_path / "scan", study), SeriesRules(50, 200.0))
+    volume = read_volume(source)
+    package = bundled_package("demo")
+    session = open_session("auto", package, 0)
+    segmentation = Segmenter(package, session, 0.25).segment(volume, lambda _done, _of: None)
+    measurements = measure(volume, segmentation)
+    provenance = Provenance(
+        job_id="job-truth",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        software_version="0",
+        model_name=package.name,
+        model_version=package.version,
+        model_digest=package.digest,
+        training_phrase=package.training_phrase,
+        training_statement=package.training_statement,
+        demonstration=package.demonstration,
+        backend=session.name,
+        precision=session.precision,
+    )
+    results = write_results(
+        source, Findings(volume, segmentation, measurements), provenance, derive_uids("job-truth"), tmp_path
+    )
+    seg = hd.seg.segread(results.files[0].path)
+    returned = seg.get_volume(combine_segments=True)
+    found = centroids(returned.array, returned.affine)  # highdicom: index (slice, row, column) to LPS, as ours
+    truth = centroids(scan.truth.labels, grid.affine)
+    true_volumes = {row.segment.number: row.volume_ml for row in measure(scan.volume, scan.truth).segments}
+    for segment in thigh29().segments:
+        if segment.structure.key not in JUDGED:
+            continue
+        row = measurements.segments[segment.number - 1]
+        voxels = int((returned.array == segment.number).sum())
+        assert voxels == row.voxels
+        assert row.volume_ml == pytest.approx(true_volumes[segment.number], rel=0.25), segment.display
+        shift_mm = np.linalg.norm(found[segment.number] - truth[segment.number])
+        assert shift_mm < 8, f"{segment.display} lies {shift_mm:.1f} mm from its truth"
+        assert (found[segment.number][0] > 0) is np.True_ if segment.side is Side.LEFT else found[segment.number][0] < 0
