@@ -220,7 +220,7 @@ class SeriesStages:
         package, workshop = self._workshop.package, self._workshop
         return Provenance(
             job_id=self._order.job_id,
-            created_at=self._order.created_at,
+            created_at=self._order.created_at.astimezone(),  # a viewer shows it beside the scanner's local times
             software_version=workshop.software_version,
             model_name=package.name,
             model_version=package.version,

@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# A loaded machine is no fault of the code: no example has a time limit.
+hypothesis_settings.register_profile("vastus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("vastus")
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -46,7 +46,7 @@ def pack(run: Path, folder: Path, version: str) -> ModelPackage:
     onnx = run / "model.onnx"
     export_onnx(network, onnx, PAPER.window)
     store_weights_as_fp16(onnx)
-    rows = _judge(write_package(folder, onnx, _card(version, "Not judged yet.")))
+    rows = _judge(write_package(run / "package", onnx, _card(version, "Not judged yet.")))
     statement = STATEMENT.format(
         steps=state["step"], scans=len(JUDGE_SEEDS), count=len(rows), dice=float(np.mean([row[2] for row in rows]))
     )
