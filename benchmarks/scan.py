@@ -1,7 +1,8 @@
-"""How long a scan takes, stage by stage: `python benchmarks/scan.py`.
+"""How long a scan takes, step by step: `python benchmarks/scan.py`.
 
-A synthetic scan of 512 x 512 x 450 voxels goes the whole way from files to files. The time of the network is set
-against a floor measured in the same run: the same number of windows through the bare session, nothing else.
+A synthetic scan of 512 x 512 x 450 voxels goes the way of `vastus segment`, from files to files. The time of the
+network is set against a floor measured in the same run: the same number of windows through the bare session, nothing
+else.
 """
 
 from __future__ import annotations
@@ -9,52 +10,58 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from dicom_io.findings import Findings, Provenance
-from dicom_io.results import write_results
-from dicom_io.series import SeriesRef, SeriesRules, open_series, read_volume
-from dicom_io.synthetic import SyntheticStudy, write_series
-from dicom_io.uids import derive_uids
+from config.settings import Settings
 from engine.backends import Session, open_session
-from engine.export import export_onnx
-from engine.fitness import find_thighs
 from engine.labels import thigh29
-from engine.measure import measure
-from engine.networks import UnetrShape, build_unetr
-from engine.package import ModelCard, ModelPackage, bundled_package, load_package, write_package
+from engine.package import ModelPackage, bundled_package, load_package
 from engine.preprocessing import PAPER
 from engine.segment import Segmenter
-from engine.synthesis import ScanRecipe, synthesise, thigh_grid
+from node.by_hand import segment_folder
+from node.compose import rules_of, software_version
+from node.stages import Workshop
 
-Result = TypeVar("Result")
-UNTRAINED_SHAPE = UnetrShape(feature_size=16, hidden_size=192, mlp_dim=768, num_heads=6)
-JOB = "00000000-0000-4000-8000-000000000001"
+SESSION_START = "session start"
 
 
 @dataclass
-class Stages:
-    """Seconds and peak resident memory of each stage."""
+class Watch:
+    """Seconds and peak resident memory of each step.
+
+    Attributes:
+        rows: name, seconds and peak in MiB of the steps that are over.
+    """
 
     rows: list[tuple[str, float, float]] = field(default_factory=list)
+    _step: str = ""
+    _began: float = 0.0
 
-    def run(self, name: str, work: Callable[[], Result]) -> Result:
-        """Do the work of a stage."""
+    def begin(self, step: str) -> None:
+        """A step begins, and the one before it is over."""
+        self.end()
+        self._step = step
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew, see man 5 proc
-        began = time.perf_counter()
-        result = work()
-        self.rows.append((name, time.perf_counter() - began, peak_rss_mib()))
-        return result
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        """The last step is over."""
+        if self._step:
+            self.rows.append((self._step, time.perf_counter() - self._began, peak_rss_mib()))
+        self._step = ""
+
+    def say(self, step: str, done: int, of: int) -> None:
+        """See `node.by_hand.Say`: a step begins, or windows are done."""
+        if of == 0:
+            self.begin(step)
 
 
 class TimedSession:
@@ -92,32 +99,35 @@ def peak_rss_mib() -> float:
     return float("nan")
 
 
-def untrained_package(folder: Path) -> ModelPackage:
-    export_onnx(build_unetr(thigh29().class_count, **asdict(UNTRAINED_SHAPE)), folder / "network.onnx", PAPER.window)
-    phrase = "untrained"
-    card = ModelCard("untrained", "0", thigh29(), PAPER, phrase, phrase, True, asdict(UNTRAINED_SHAPE))
-    return write_package(folder / "package", folder / "network.onnx", card)
+def prepare(folder: Path, slices: int, untrained: bool) -> None:
+    """Write the scan, and the untrained package where one is wanted; in a process whose memory does not count."""
+    from dicom_io.synthetic import SyntheticStudy, write_series
+    from engine.synthesis import ScanRecipe, synthesise, thigh_grid
 
-
-def provenance(package: ModelPackage, session: Session) -> Provenance:
-    return Provenance(
-        job_id=JOB,
-        created_at=datetime.now(UTC),
-        software_version=version("vastus"),
-        model_name=package.name,
-        model_version=package.version,
-        model_digest=package.digest,
-        training_phrase=package.training_phrase,
-        training_statement=package.training_statement,
-        demonstration=package.demonstration,
-        backend=session.name,
-        precision=session.precision,
-    )
-
-
-def make_series(slices: int, folder: Path) -> SeriesRef:
     scan = synthesise(ScanRecipe(7, thigh_grid((slices, 512, 512), (450 / slices, 0.8, 0.8))))
-    return write_series(scan.volume, folder, SyntheticStudy(seed=7))
+    write_series(scan.volume, folder / "series", SyntheticStudy(seed=7))
+    if untrained:
+        write_untrained(folder)
+
+
+def write_untrained(folder: Path) -> None:
+    from dataclasses import asdict
+
+    from engine.export import export_onnx
+    from engine.networks import UnetrShape, build_unetr
+    from engine.package import ModelCard, write_package
+
+    shape = UnetrShape(feature_size=16, hidden_size=192, mlp_dim=768, num_heads=6)
+    export_onnx(build_unetr(thigh29().class_count, **asdict(shape)), folder / "network.onnx", PAPER.window)
+    phrase = "untrained"
+    card = ModelCard("untrained", "0", thigh29(), PAPER, phrase, phrase, True, asdict(shape))
+    write_package(folder / "package", folder / "network.onnx", card)
+
+
+def package_of(given: argparse.Namespace, folder: Path) -> ModelPackage:
+    if given.untrained:
+        return load_package(folder / "package")
+    return load_package(given.package) if given.package else bundled_package("demo")
 
 
 def floor_s(session: Session, windows: int) -> float:
@@ -129,37 +139,40 @@ def floor_s(session: Session, windows: int) -> float:
     return time.perf_counter() - began
 
 
-def run(ref: SeriesRef, package: ModelPackage, given: argparse.Namespace, folder: Path) -> None:
-    stages = Stages()
-    bare = stages.run("open the session", lambda: open_session(given.backend, package, given.threads))
+def run(given: argparse.Namespace, folder: Path) -> None:
+    watch = Watch()
+    watch.begin(SESSION_START)
+    package = package_of(given, folder)
+    bare = open_session(given.backend, package, given.threads)
     session = TimedSession(bare, given.untrained)
-    source = stages.run("open the series", lambda: open_series(ref, SeriesRules(50, 200.0)))
-    volume = stages.run("read the volume", lambda: read_volume(source))
-    stages.run("find thighs", lambda: find_thighs(volume))
     segmenter = Segmenter(package, session, given.overlap)
-    segmentation = stages.run("segment", lambda: segmenter.segment(volume, lambda done, total: None))
-    measurements = stages.run("measure", lambda: measure(volume, segmentation))
-    findings = Findings(volume, segmentation, measurements)
-    said = provenance(package, session)
-    stages.run("write results", lambda: write_results(source, findings, said, derive_uids(JOB), folder))
-    report(stages, session, floor_s(bare, session.windows))
+    workshop = Workshop(package, segmenter, bare.name, bare.precision, rules_of(Settings()), software_version())
+    watch.begin("find the series")
+    (job,) = segment_folder(folder / "series", folder / "results", workshop, watch.say)
+    watch.end()
+    if job.outcome.parked is not None:
+        raise SystemExit(f"parked: {job.outcome.parked.reason}")
+    report(watch, session, floor_s(bare, session.windows))
 
 
-def report(stages: Stages, session: TimedSession, floor: float) -> None:
-    table = Table("stage", "seconds", "peak RSS, MiB", title=f"{session.name}, {session.precision}")
+def report(watch: Watch, session: TimedSession, floor: float) -> None:
+    table = Table("step", "seconds", "peak RSS, MiB", title=f"{session.name}, {session.precision}")
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, seconds, peak_mib in stages.rows:
+    for name, seconds, peak_mib in watch.rows:
         table.add_row(name, f"{seconds:.2f}", f"{peak_mib:.0f}")
         if name == "segment":
             rest = seconds - session.network_s - session.instead_s
             table.add_row(f"  network, {session.windows} windows", f"{session.network_s:.2f}", "")
             table.add_row("  the rest of segment", f"{rest:.2f}", "")
-    total = sum(seconds for _, seconds, _ in stages.rows[1:]) - session.instead_s
-    table.add_row("whole scan, session open", f"{total:.2f}", "", style="bold")
+    whole = sum(seconds for _, seconds, _ in watch.rows) - session.instead_s
+    scan = whole - sum(seconds for name, seconds, _ in watch.rows if name == SESSION_START)
+    peak_mib = max(peak for _, _, peak in watch.rows)
+    table.add_row("whole scan, session open", f"{scan:.2f}", "", style="bold")
+    table.add_row("whole scan, session start included", f"{whole:.2f}", f"{peak_mib:.0f}", style="bold")
     table.add_row(f"floor: {session.windows} bare windows", f"{floor:.2f}", "")
     table.add_row("network / floor", f"{session.network_s / floor:.2f}", "")
-    table.add_row("whole scan / floor", f"{total / floor:.2f}", "")
+    table.add_row("whole scan / floor", f"{scan / floor:.2f}", "")
     Console().print(table)
 
 
@@ -174,11 +187,9 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given.untrained:
-            package = untrained_package(folder)
-        else:
-            package = load_package(given.package) if given.package else bundled_package("demo")
-        run(make_series(given.slices, folder / "series"), package, given, folder)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+            child.submit(prepare, folder, given.slices, given.untrained).result()
+        run(given, folder)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ class InstanceOutcome:
 
     Attributes:
         stored: it is new to the database, and a job will take it.
-        duplicate: the same bytes were there already; nothing was stored.
-        conflict: other bytes were there under the same SOP Instance UID; both are kept, the newest counts.
+        duplicate: the same bytes were there already as the newest version; nothing changes.
+        conflict: the newest version under the same SOP Instance UID had other bytes; all versions are kept, and this
+            one counts from now on. It is not `stored` where it came before, as an older version.
         reopened: a job had been made of the series already, so there will be another one.
     """
 
@@ -70,7 +71,7 @@ class OpenSeries:
 
 
 def record_instance(session: Session, received: ReceivedInstance) -> InstanceOutcome:
-    """Remember one instance; twice the same bytes are remembered once.
+    """Remember one instance; twice the same bytes are remembered once. The version that arrived last counts.
 
     An open series stays open longer with every arrival, duplicates too: a peer that sends all again is still sending.
     """
@@ -80,17 +81,21 @@ def record_instance(session: Session, received: ReceivedInstance) -> InstanceOut
         series = _locked(session, received.series_uid)
     if series is None:
         raise UnknownRow(f"series {received.series_uid}", "it vanished while it was written", "Send it again.")
-    digests = select(Instance.sha256).where(Instance.sop_instance_uid == received.sop_instance_uid)
-    versions = set(session.scalars(digests))
+    same_uid = Instance.sop_instance_uid == received.sop_instance_uid
+    versions = dict(session.execute(select(Instance.sha256, Instance.newest).where(same_uid)).all())
     stored = received.sha256 not in versions and insert_if_absent(session, Instance, _row(series.id, received))
-    reopened = stored and not series.open
+    counts_now = stored or versions.get(received.sha256) is False
+    if counts_now and versions:
+        this_one = update(Instance).where(same_uid, Instance.series_id == series.id)
+        session.execute(this_one.values(newest=Instance.sha256 == received.sha256), execution_options=_BARE)
+    reopened = counts_now and not series.open
     if reopened:
         series.open, series.run = True, series.run + 1
     if series.open:
         series.last_received_at = max(series.last_received_at, received.received_at)
     session.flush()
-    conflict = stored and bool(versions)
-    return InstanceOutcome(series.id, series.correlation_id, stored, not stored, conflict, reopened)
+    conflict = counts_now and bool(versions)
+    return InstanceOutcome(series.id, series.correlation_id, stored, not counts_now, conflict, reopened)
 
 
 def open_series(session: Session) -> tuple[OpenSeries, ...]:
@@ -166,4 +171,5 @@ def _row(series_id: int, received: ReceivedInstance) -> dict[str, object]:
         "path": received.path,
         "size_bytes": received.size_bytes,
         "received_at": received.received_at,
+        "newest": True,
     }

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.errors import UnknownRow
-from db.models import Delivery, Result
+from db.models import Delivery, Job, Result, Series
 from db.rows import fitted, insert_if_absent
 from db.status import DeliveryStatus
 
@@ -58,6 +58,7 @@ class WaitingChain:
     job_id: str
     destination: str
     attempts: int
+    correlation_id: str
 
 
 def plan_deliveries(session: Session, job_id: str, destinations: Sequence[str]) -> int:
@@ -122,12 +123,20 @@ def pending_deliveries(session: Session, job_id: str, destination: str) -> tuple
 def waiting_chains(session: Session) -> tuple[WaitingChain, ...]:
     """Every job and destination with something still to send, the oldest first."""
     statement = (
-        select(Delivery.job_id, Delivery.destination, func.max(Delivery.attempts))
+        select(Delivery.job_id, Delivery.destination, func.max(Delivery.attempts), Series.correlation_id)
+        .join(Delivery.job)
+        .join(Job.series)
         .where(Delivery.status == DeliveryStatus.WAITING.value)
-        .group_by(Delivery.job_id, Delivery.destination)
+        .group_by(Delivery.job_id, Delivery.destination, Series.correlation_id)
         .order_by(func.min(Delivery.id))
     )
     return tuple(WaitingChain(*row) for row in session.execute(statement))
+
+
+def refused_destinations(session: Session, job_id: str) -> tuple[str, ...]:
+    """The destinations that refused something of a job for good."""
+    mine = (Delivery.job_id == job_id, Delivery.status == DeliveryStatus.REFUSED.value)
+    return tuple(session.scalars(select(Delivery.destination).where(*mine).distinct().order_by(Delivery.destination)))
 
 
 def send_again(session: Session, job_id: str, destination: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.arrivals import lock_series
@@ -17,6 +17,7 @@ from db.session import now
 from db.status import JobStatus
 
 _BARE = {"synchronize_session": False}  # what the session knows is read anew afterwards
+_AT_ITS_END = (JobStatus.DONE.value, JobStatus.PARKED.value)
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ def create_job(session: Session, series_id: int, new: NewJob) -> Job | None:
     }
     made = insert_if_absent(session, Job, values)
     if made:
-        # Instances are numbered as they arrive, so the highest number is the newest version.
-        newest = select(func.max(Instance.id)).where(Instance.series_id == series_id)
-        for instance_id in session.scalars(newest.group_by(Instance.sop_instance_uid)).all():
+        newest = select(Instance.id).where(Instance.series_id == series_id, Instance.newest)
+        for instance_id in session.scalars(newest).all():
             session.add(JobInstance(job_id=new.job_id, instance_id=instance_id))
     series.open = False
     session.flush()
@@ -87,7 +87,7 @@ def create_job(session: Session, series_id: int, new: NewJob) -> Job | None:
 
 
 def job_files(session: Session, job_id: str) -> tuple[str, ...]:
-    """The files of a job, relative to the spool, in the order of their arrival.
+    """The files of a job, relative to the spool, in the order in which they first arrived.
 
     Raises:
         UnknownRow: there is no such job.
@@ -98,13 +98,18 @@ def job_files(session: Session, job_id: str) -> tuple[str, ...]:
 
 
 def start_job(session: Session, job_id: str) -> int:
-    """A worker begins a job, or begins it again after a crash.
+    """A worker begins a job, or begins it again after a crash. A job that is done or parked stays as it is.
+
+    Such a job is only replayed: its worker died after the last commit, before the job engine had heard of the end.
 
     Returns:
         How often it has begun now: a job that kills its worker shows here.
     """
-    session.execute(update(Job).where(Job.id == job_id).values(attempts=Job.attempts + 1), execution_options=_BARE)
+    begins = update(Job).where(Job.id == job_id, Job.status.not_in(_AT_ITS_END))
+    session.execute(begins.values(attempts=Job.attempts + 1), execution_options=_BARE)
     job = _job(session, job_id)
+    if job.status in _AT_ITS_END:
+        return job.attempts
     job.started_at = job.started_at or now()
     _set(job, JobStatus.RUNNING)
     job.finished_at = None

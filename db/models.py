@@ -57,7 +57,11 @@ class Series(Base):
 
 
 class Instance(Base):
-    """One object as received. The same UID with other bytes is kept as a second row; the newest one counts."""
+    """One object as received. The same UID with other bytes is kept as another row, and one row counts.
+
+    `newest` marks it: of all versions of a UID in a series, the one that arrived last. An older version that comes
+    again is the newest again.
+    """
 
     __tablename__ = "instance"
     __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
@@ -71,6 +75,7 @@ class Instance(Base):
     path: Mapped[str] = mapped_column(String(255))
     size_bytes: Mapped[int]
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    newest: Mapped[bool]
     series: Mapped[Series] = relationship(back_populates="instances")
 
 

@@ -24,6 +24,7 @@ from db.deliveries import (
     pending_deliveries,
     plan_deliveries,
     record_delivery_attempt,
+    refused_destinations,
     send_again,
     waiting_chains,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "record_instance",
     "record_measurements",
     "record_results",
+    "refused_destinations",
     "reopen_series",
     "requeue_job",
     "results_of",

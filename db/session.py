@@ -122,7 +122,7 @@ def check_schema(engine: Engine) -> None:
     _refuse_unknown(engine.url, found, scripts)
     if found != scripts.get_current_head():
         reason = "its tables are older than this program" if found else "its tables have not been made yet"
-        raise SchemaMismatch(_named(engine.url), reason, "Start the service once, or migrate the database.")
+        raise SchemaMismatch(_named(engine.url), reason, "Start the service once: it brings them up to date.")
 
 
 def _open_sqlite(url: URL) -> Engine:

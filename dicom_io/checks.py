@@ -1,7 +1,8 @@
 """What must be true of a series' headers before its geometry is looked at.
 
 Each check takes the headers and the rules and answers None or a `Refusal` that a radiographer understands. Their order
-in `HEADER_CHECKS` is the order in which a person would ask: is it CT at all, is it a stack of slices, is it enough.
+in `HEADER_CHECKS` is the order in which a person would ask: is it one patient, is it CT at all, is it a stack of
+slices, is it enough.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ _KINDS: dict[str, tuple[str, str]] = {
     LegacyConvertedEnhancedCTImageStorage: _MULTI_FRAME,
 }
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+# What tells patients apart; PS3.3 C.7.1.1
+_PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
 # Attribute and number of values; PS3.3 C.7.6.2 (plane), C.7.6.3 (pixels)
 _GEOMETRY = (
     ("ImagePositionPatient", 3),
@@ -117,6 +120,15 @@ def _has_identifiers(headers: Headers, rules: SeriesRules) -> Refusal | None:
             reason = f"{without} of its {len(headers)} images have no {keyword}, so results could not refer to them"
             return Refusal("missing_identifiers", reason, "Send the original images")
     return None
+
+
+def _is_one_patient(headers: Headers, rules: SeriesRules) -> Refusal | None:
+    """The reason names attributes only: their values identify a patient, and reasons are logged."""
+    different = [keyword for keyword in _PATIENT if len({text(header, keyword).strip() for header in headers}) > 1]
+    if not different:
+        return None
+    reason = f"its images may belong to different patients: they differ in {', '.join(different)}"
+    return Refusal("several_patients", reason, "Find out whose images they are, and send those of one patient alone")
 
 
 def _is_ct(headers: Headers, rules: SeriesRules) -> Refusal | None:
@@ -212,6 +224,7 @@ def _has_one_orientation(headers: Headers, rules: SeriesRules) -> Refusal | None
 
 HEADER_CHECKS: tuple[Check, ...] = (
     _has_identifiers,
+    _is_one_patient,
     _is_ct,
     _is_no_localizer,
     _has_enough_slices,

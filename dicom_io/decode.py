@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from dicom_io.errors import SeriesParked
-from dicom_io.guard import PARSER_ERRORS, QUIETLY
+from dicom_io.guard import PARSER_ERRORS, QUIETLY, machine_fault
 
 PADDING_HU = -1024  # air, and less than any tissue: what a scanner's own unsigned 12 bit images hold outside
 _KEYWORDS = (
@@ -53,6 +53,7 @@ def read_slices(headers: Sequence[FileDataset], shape: tuple[int, int, int], wor
 
     Raises:
         SeriesParked: `undecodable`; the reason names the SOP Instance UID.
+        DicomIoError: a file could not be read; that is the machine's fault, not the series'.
     """
     hu = np.empty(shape, dtype=np.int16)
     with QUIETLY, ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode") as pool:
@@ -60,9 +61,8 @@ def read_slices(headers: Sequence[FileDataset], shape: tuple[int, int, int], wor
         try:
             for task in tasks:
                 task.result()
-        except SeriesParked:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after the first error the rest need not be read
     return hu
 
 
@@ -74,6 +74,8 @@ def _read_slice(header: FileDataset, out: NDArray[np.int16]) -> None:
             raise ValueError(f"decoded to {stored.shape}, expected {out.shape}")
         _write_hounsfield(dataset, stored, out)
     except PARSER_ERRORS as error:
+        if fault := machine_fault(error, str(header.filename)):
+            raise fault from error
         raise SeriesParked(
             "undecodable",
             f"series {header.SeriesInstanceUID}",

@@ -6,12 +6,16 @@ import struct
 import threading
 import warnings
 import zlib
+from pathlib import Path
 from types import TracebackType
 
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from dicom_io.errors import DicomIoError
+
 # What pydicom's parser and decoders raise on damaged input: found by feeding them damaged input. A programming error
-# may hide among them, which is why the places that catch them are few, and keep the cause.
+# may hide among them, which is why the places that catch them are few, and keep the cause. A MemoryError is not among
+# them: that is the machine's. An OSError may be either's; `machine_fault` tells.
 PARSER_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AttributeError,
@@ -19,7 +23,6 @@ PARSER_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
     InvalidDicomError,
     LookupError,
-    MemoryError,
     NotImplementedError,
     OSError,
     RecursionError,
@@ -29,6 +32,18 @@ PARSER_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
 )
+
+
+def machine_fault(error: Exception, path: Path | str) -> DicomIoError | None:
+    """What to raise where the machine failed, and not the file's content; None where it was the content.
+
+    The operating system numbers its errors (`errno`): a full table of open files, a failing disk, a file that has
+    vanished. Pillow and pydicom raise an OSError without a number for a damaged image.
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    reason = f"it could not be read: {error.strerror or error}"
+    return DicomIoError(f"file {path}", reason, "Look after this machine and its disk, and run the job again")
 
 
 class _Quiet:

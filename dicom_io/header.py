@@ -22,7 +22,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, AllTransferSyntaxes
 
 from dicom_io.errors import DicomIoError, NotUnderstood
-from dicom_io.guard import PARSER_ERRORS, QUIETLY
+from dicom_io.guard import PARSER_ERRORS, QUIETLY, machine_fault
 
 MAX_INFLATED_BYTES = 1 << 30  # a deflated dataset of 1 MB can hold 1 GB of zeros; no CT instance comes near it
 _UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # leading zeros are tolerated: real objects have them
@@ -57,7 +57,7 @@ def read_header(path: Path) -> InstanceHeader:
 
     Raises:
         NotUnderstood: the bytes are no DICOM, are cut off, or lack a required UID.
-        DicomIoError: the file itself cannot be opened.
+        DicomIoError: the file itself cannot be opened or read.
     """
     try:
         file = path.open("rb")
@@ -72,6 +72,8 @@ def read_header(path: Path) -> InstanceHeader:
         except EOFError as error:
             raise NotUnderstood(f"file {path}", "it is cut off before its end", _RESEND) from error
         except PARSER_ERRORS as error:
+            if fault := machine_fault(error, path):
+                raise fault from error
             reason = f"it cannot be parsed as DICOM ({type(error).__name__})"
             raise NotUnderstood(f"file {path}", reason, _RESEND) from error
 
@@ -101,8 +103,8 @@ class _Bounded:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._size}[whence]
-        if base + offset > self._size:
-            raise EOFError("seek behind the end")
+        if not 0 <= base + offset <= self._size:
+            raise EOFError("seek beyond the file")
         return self._file.seek(base + offset)
 
     def ends(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import product
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -51,6 +52,8 @@ RESULT_KINDS: Mapping[str, ResultKind] = MappingProxyType(
 # Type 1 in CT Image Storage (PS3.3 A.3); without one of them a result would have no study or no place.
 _NEEDED_OF_SERIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
 _NEEDED_OF_SLICE = ("SOPClassUID", "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_CORNER_TOLERANCE_MM = 0.01  # two grids of one series are the same numbers, but for rounding
 # What highdicom copies from a source by itself.
 _GEOMETRY = (
     *_NEEDED_OF_SERIES,
@@ -58,9 +61,7 @@ _GEOMETRY = (
     "Modality",
     "PositionReferenceIndicator",
     "SliceThickness",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
+    *_LOSSY,
 )
 _EMPTY = (
     "PatientName",
@@ -93,6 +94,7 @@ def check_request(request: ResultRequest) -> None:
     for text in (
         algorithm_name(request.provenance),
         request.provenance.model_version,
+        request.provenance.model_digest,
         request.provenance.software_version,
     ):
         long_string(text)
@@ -154,7 +156,7 @@ def neutral_source(header: Dataset) -> Dataset:
     for keyword in _EMPTY:
         setattr(source, keyword, "")
     if "SliceThickness" not in source:
-        source.SliceThickness = "1"  # highdicom insists on one; the SEG's own measures are set from the header
+        source.SliceThickness = "1"  # highdicom insists on one; the SEG states its own measures
     return source
 
 
@@ -168,7 +170,9 @@ def maker_attributes(request: ResultRequest, kind: str) -> dict[str, Any]:
         "instance_number": 1,
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
-        "device_serial_number": request.provenance.software_version,
+        # Enhanced General Equipment (PS3.3 C.7.5.2) demands one. What makes these results is the network: its SHA-256
+        # is the same wherever it runs, another for every other network, and fits the 64 characters of an LO.
+        "device_serial_number": request.provenance.model_digest,
         "software_versions": request.provenance.software_version,
         "series_description": series_description(kind, request.provenance),
         "series_date": moment.date(),
@@ -212,6 +216,23 @@ def references(headers: Sequence[Dataset]) -> list[Dataset]:
     return items
 
 
+def state_sources(result: Dataset, headers: Sequence[Dataset]) -> None:
+    """Refer to every source image, and say so if any of them was compressed with loss.
+
+    Source Image Sequence (General Reference, PS3.3 C.12.4), Referenced Series Sequence (Common Instance Reference,
+    C.12.2); a loss stays with everything that is derived (C.7.6.1.1.5).
+    """
+    result.SourceImageSequence = references(headers)
+    series = Dataset()
+    series.SeriesInstanceUID = headers[0].SeriesInstanceUID
+    series.ReferencedInstanceSequence = references(headers)
+    result.ReferencedSeriesSequence = [series]
+    lossy = next((header for header in headers if header.get("LossyImageCompression") == "01"), Dataset())
+    for keyword in _LOSSY:
+        if keyword in lossy:
+            result.add(copy(lossy[keyword]))
+
+
 def _check_header(header: Dataset, first: Dataset) -> None:
     absent = [key for key in (*_NEEDED_OF_SERIES, *_NEEDED_OF_SLICE) if header.get(key) in (None, "")]
     if absent:
@@ -228,11 +249,16 @@ def _check_header(header: Dataset, first: Dataset) -> None:
 
 
 def _check_grid(request: ResultRequest) -> None:
+    """The labels lie on the source's own grid, at all of its corners, and the images on it in their order."""
     headers, grid = request.source.headers, request.findings.segmentation.grid
     shape = (len(headers), int(headers[0].Rows), int(headers[0].Columns))
     series = f"series {headers[0].SeriesInstanceUID}"
     if grid.shape != shape:
         raise DicomIoError(series, f"its images span {shape}, the segmentation {grid.shape}", "Segment this series")
+    corners = np.array(list(product(*((0, extent - 1) for extent in shape))), dtype=np.float64)
+    offset_mm = np.abs(grid.to_patient(corners) - request.source.grid.to_patient(corners)).max()
+    if offset_mm > _CORNER_TOLERANCE_MM:
+        raise DicomIoError(series, f"the segmentation lies {offset_mm:.1f} mm off the grid", "Segment this series")
     for k in (0, len(headers) - 1):
         expected = grid.to_patient(np.array([k, 0, 0], dtype=np.float64))
         offset_mm = np.abs(expected - np.array(headers[k].ImagePositionPatient, dtype=np.float64)).max()

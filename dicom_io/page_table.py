@@ -31,11 +31,17 @@ _EDGES = (0.605, 0.745, 0.875, 0.985)
 
 @dataclass(frozen=True)
 class Cell:
-    """One side of one row: volume in ml and mean attenuation in HU, None where nothing was found."""
+    """One side of one row.
+
+    Attributes:
+        volume_ml: None where nothing was found.
+        mean_hu: None where nothing was found.
+        partial: the volume is not whole: the edge of the scan cuts what was found, or a sum lacks a member.
+    """
 
     volume_ml: float | None
     mean_hu: float | None
-    truncated: bool
+    partial: bool
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,8 @@ def _draw_row(draw: ImageDraw.ImageDraw, row: Row, area: Area, top: int) -> None
         write(draw, (area.left + 48, middle), row.name, Style(21, WHITE))
     for cell, column in ((row.right, 0), (row.left, 1)):
         volume_at = (area.left + _EDGES[column] * area.width - 12, middle)
-        _draw_figure(draw, volume_at, cell.volume_ml, Style(21, AMBER if cell.truncated else WHITE, row.is_group))
-        if cell.truncated:
+        _draw_figure(draw, volume_at, cell.volume_ml, Style(21, AMBER if cell.partial else WHITE, row.is_group))
+        if cell.partial:
             write(draw, (volume_at[0] + 3, middle), "*", Style(21, AMBER, row.is_group))
         hu_at = (area.left + _EDGES[column + 2] * area.width - 12, middle)
         _draw_figure(draw, hu_at, cell.mean_hu, Style(21, WHITE, row.is_group))
@@ -142,4 +148,5 @@ def _sum(rows: Sequence[SegmentMeasurement]) -> Cell:
         return Cell(None, None, False)
     voxels = sum(row.voxels for row in found)
     mean_hu = sum(row.voxels * figure["mean_hu"] for row, figure in zip(found, figures, strict=True)) / voxels
-    return Cell(sum(figure["volume"] for figure in figures), mean_hu, any(row.truncated for row in found))
+    partial = len(found) < len(rows) or any(row.truncated for row in found)
+    return Cell(sum(figure["volume"] for figure in figures), mean_hu, partial)

@@ -6,6 +6,7 @@ attribute is drawn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import highdicom as hd
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw
 from dicom_io.colours import group_colour
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import ResultRequest
-from dicom_io.heading import MAKER, adopt, maker_attributes, neutral_source, save
+from dicom_io.heading import MAKER, adopt, maker_attributes, neutral_source, save, state_sources
 from dicom_io.page_table import Area, draw_table, group_name, groups_of, split_in_two, table_rows
 from dicom_io.page_text import (
     AMBER,
@@ -31,7 +32,7 @@ from dicom_io.page_text import (
     write,
     write_over,
 )
-from dicom_io.planes import AXIAL_LEVELS, Plane, axial_plane, box_of, coronal_plane, picture
+from dicom_io.planes import Level, Plane, axial_levels, axial_plane, box_of, coronal_plane, picture
 
 PAGE_SIZE = (1600, 2000)
 _MARGIN = 40
@@ -40,8 +41,9 @@ _STATEMENT_HEIGHT = 58
 _CORONAL_WIDTH, _GAP = 600, 16
 _AXIAL_HEIGHT = 350
 _TABLE_TOP, _TABLE_BOTTOM = 1096, 1926
-_FOOTNOTE = (
-    ": the structure reaches the first or last slice, so its volume is not whole.   "
+FOOTNOTE_MARK = "* not whole"
+FOOTNOTE = (
+    ": the structure touches an edge of the scan; or, in a sum, a member does or was not found.   "
     "- not found.   R / L: the patient's right / left."
 )
 _BODY_MARGIN_MM = 22.0  # of skin and fat around the structures
@@ -65,8 +67,9 @@ def write_page(request: ResultRequest, out: BinaryIO) -> None:
         **maker_attributes(request, "sc"),
     )
     adopt(result, request)
+    state_sources(result, request.source.headers)
     result.PatientOrientation = []
-    result.Laterality = ""  # of a paired part; the page shows both sides
+    result.ImageLaterality = "B"  # both sides, which the Laterality of a series cannot say (PS3.3 C.7.3.1, C.7.6.1)
     result.ConversionType = "SYN"  # synthetic image, PS3.3 C.8.6.1
     result.DateOfSecondaryCapture = result.InstanceCreationDate
     result.TimeOfSecondaryCapture = result.InstanceCreationTime
@@ -121,7 +124,7 @@ def _draw_views(page: Image.Image, draw: ImageDraw.ImageDraw, request: ResultReq
         raise DicomIoError("segmentation", "it holds no voxel of any structure", "Check that the scan shows the thighs")
     femora = box_of(segmentation, frozenset({"femur"})) or everything
     body = everything.grown(_BODY_MARGIN_MM)
-    levels = {name: femora.high[2] - part * (femora.high[2] - femora.low[2]) for name, part in AXIAL_LEVELS.items()}
+    levels = axial_levels(segmentation)
 
     size = (_CORONAL_WIDTH, _VIEWS_HEIGHT)
     width_mm, depth_mm, height_mm = body.high - body.low
@@ -133,13 +136,13 @@ def _draw_views(page: Image.Image, draw: ImageDraw.ImageDraw, request: ResultReq
 
     axial_width = (PAGE_SIZE[0] - 2 * _MARGIN - _CORONAL_WIDTH - 2 * _GAP) // 2
     axial_mm = max(width_mm / axial_width, depth_mm / _AXIAL_HEIGHT)
-    for number, (name, z_mm) in enumerate(levels.items()):
+    for number, level in enumerate(levels):
         left = _MARGIN + _CORONAL_WIDTH + _GAP + (number % 2) * (axial_width + _GAP)
         top = _VIEWS_TOP + (number // 2) * (_AXIAL_HEIGHT + _GAP)
-        plane = axial_plane(z_mm, body, axial_mm, (axial_width, _AXIAL_HEIGHT))
+        plane = axial_plane(level.z_mm, body, axial_mm, (axial_width, _AXIAL_HEIGHT))
         _place(page, draw, request, plane, (left, top))
         _draw_sides(draw, plane, (left, top), _AXIAL_HEIGHT / 2)
-        write_over(draw, (left + 14, top + 22), name, Style(24, WHITE, bold=True))
+        write_over(draw, (left + 14, top + 22), level.name, Style(24, WHITE, bold=True))
     _draw_legend(draw, request)
 
 
@@ -163,13 +166,13 @@ def _draw_sides(draw: ImageDraw.ImageDraw, plane: Plane, corner: tuple[int, int]
     write_over(draw, (left + plane.size[0] - 14, top + below_top), "L", mark, "rm")
 
 
-def _draw_levels(draw: ImageDraw.ImageDraw, coronal: Plane, levels: dict[str, float]) -> None:
+def _draw_levels(draw: ImageDraw.ImageDraw, coronal: Plane, levels: Sequence[Level]) -> None:
     """Mark on the coronal picture where the axial ones lie."""
-    for name, z_mm in levels.items():
-        y = _VIEWS_TOP + coronal.row_of(np.array([0.0, 0.0, z_mm]))
+    for level in levels:
+        y = _VIEWS_TOP + coronal.row_of(np.array([0.0, 0.0, level.z_mm]))
         for x in range(_MARGIN + 8, _MARGIN + _CORONAL_WIDTH - 8, 14):
             draw.line((x, y, x + 5, y), fill=GREY, width=1)
-        write_over(draw, (_MARGIN + 12, y - 13), name, Style(18, WHITE))
+        write_over(draw, (_MARGIN + 12, y - 13), level.name, Style(18, WHITE))
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, request: ResultRequest) -> None:
@@ -190,6 +193,5 @@ def _draw_tables(draw: ImageDraw.ImageDraw, request: ResultRequest) -> None:
     for rows, left in zip(halves, (_MARGIN, _MARGIN + width + 40), strict=True):
         draw_table(draw, rows, Area(left, _TABLE_TOP, width, row_height))
     y = PAGE_SIZE[1] - 34
-    marked = "* truncated"
-    write(draw, (_MARGIN, y), marked, Style(20, AMBER, bold=True))
-    write(draw, (_MARGIN + width_of(marked, Style(20)) + 2, y), _FOOTNOTE, Style(20, GREY))
+    write(draw, (_MARGIN, y), FOOTNOTE_MARK, Style(20, AMBER, bold=True))
+    write(draw, (_MARGIN + width_of(FOOTNOTE_MARK, Style(20)) + 2, y), FOOTNOTE, Style(20, GREY))

@@ -26,9 +26,10 @@ HEAD = np.array([0.0, 0.0, 1.0])
 _WINDOW_CENTRE_HU, _WINDOW_WIDTH_HU = 40.0, 400.0
 _OUTSIDE_HU = -1024
 _FILL = 0.42  # how much of a pixel inside a structure is its colour
+_FEMUR = "femur"
 _SUPERSAMPLING = 2  # smooths the borders of the structures
 
-# Where the axial pictures lie: part of the femur's length, from its top.
+# Where the axial pictures lie: part of the femora's length, from their top.
 AXIAL_LEVELS: Mapping[str, float] = {"Hip": 0.05, "Proximal": 0.27, "Mid": 0.52, "Distal": 0.80}
 
 
@@ -47,6 +48,19 @@ class Box:
     def grown(self, margin_mm: float) -> Box:
         """The box with a margin all around."""
         return Box(self.low - margin_mm, self.high + margin_mm)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where an axial picture lies.
+
+    Attributes:
+        name: what it is called on the page.
+        z_mm: its height, LPS.
+    """
+
+    name: str
+    z_mm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +104,30 @@ def coronal_plane(y_mm: float, box: Box, pixel_mm: float, size: tuple[int, int])
     """The coronal plane at a depth, seen from the front: the patient's right is on the left of the picture."""
     centre = (box.low + box.high) / 2 * (1, 0, 1) + (0, y_mm, 0)
     return Plane(centre, PATIENT_LEFT, -HEAD, pixel_mm, size)
+
+
+def axial_levels(segmentation: Segmentation) -> tuple[Level, ...]:
+    """The heights of the axial pictures, from the head downwards; none where no voxel is labelled.
+
+    They are parts of the length of the femora, or of all structures where there is no femur. A part has its name only
+    on whole femora: where the scan begins or ends within one, 5 % of what is seen may be anywhere, and a level is
+    called by its height.
+    """
+    femora = box_of(segmentation, frozenset({_FEMUR}))
+    box = femora or box_of(segmentation)
+    if box is None:
+        return ()
+    named = femora is not None and not _femur_at_an_end(segmentation)
+    heights = {name: float(box.high[2] - part * (box.high[2] - box.low[2])) for name, part in AXIAL_LEVELS.items()}
+    return tuple(Level(name if named else f"z {round(z_mm)} mm (LPS)", z_mm) for name, z_mm in heights.items())
+
+
+def _femur_at_an_end(segmentation: Segmentation) -> bool:
+    """Whether a femur reaches the end of the scan towards head or feet, on whichever axis of the grid that is."""
+    grid = segmentation.grid
+    axis = int(np.abs(grid.affine[2, :3] / grid.spacing_mm).argmax())
+    numbers = [each.number for each in segmentation.label_set.segments if each.structure.key == _FEMUR]
+    return bool(np.isin(segmentation.labels.take([0, -1], axis=axis), numbers).any())
 
 
 def box_of(segmentation: Segmentation, structures: frozenset[str] | None = None) -> Box | None:

@@ -27,8 +27,8 @@ from dicom_io.heading import (
     long_string,
     maker_attributes,
     neutral_source,
-    references,
     save,
+    state_sources,
 )
 from dicom_io.seg_frames import DIMENSIONS, frame_count, frame_templates, pack_segments, write_frames
 from dicom_io.uids import derive_uid, tracking_uid
@@ -92,11 +92,7 @@ def _segmentation(
     adopt(result, request)
     # highdicom knows one slice only here, and takes 1 mm for the spacing of one slice.
     result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [_measures(headers[0], segmentation.grid)]
-    result.SourceImageSequence = references(headers)
-    series = Dataset()
-    series.SeriesInstanceUID = headers[0].SeriesInstanceUID
-    series.ReferencedInstanceSequence = references(headers)
-    result.ReferencedSeriesSequence = [series]
+    state_sources(result, headers)
     organisation = derive_uid("dimensions", request.uids.seg_instance)  # random in highdicom
     result.DimensionOrganizationSequence[0].DimensionOrganizationUID = organisation
     for index in result.DimensionIndexSequence:
@@ -105,14 +101,18 @@ def _segmentation(
 
 
 def _measures(header: Dataset, grid: Grid) -> Dataset:
-    """Pixel Measures (PS3.3 C.7.6.16.2.1): the source's own, and the distance between the planes."""
+    """Pixel Measures (PS3.3 C.7.6.16.2.1): the source's own, and the distance between the planes.
+
+    Where the source states no slice thickness, the distance is the nominal thickness: not of the patient's slices, but
+    of the planes of this object, which fill the space between their neighbours. A receiver needs one (type 1C).
+    """
     normal = np.cross(grid.affine[:3, 1], grid.affine[:3, 2])
     spacing_mm = abs(float(grid.affine[:3, 0] @ normal) / float(np.linalg.norm(normal)))
     measures = Dataset()
     measures.PixelSpacing = header.PixelSpacing
-    if header.get("SliceThickness") is not None:
-        measures.SliceThickness = header.SliceThickness
     measures.SpacingBetweenSlices = f"{spacing_mm:.10g}"
+    stated = header.get("SliceThickness")
+    measures.SliceThickness = measures.SpacingBetweenSlices if stated in (None, "") else stated
     return measures
 
 

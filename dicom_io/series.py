@@ -12,12 +12,14 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from dicom_io.checks import HEADER_CHECKS, SeriesRules, text
 from dicom_io.decode import read_slices
-from dicom_io.errors import DicomIoError, Refusal, SeriesParked
+from dicom_io.errors import DicomIoError, NotUnderstood, Refusal, SeriesParked
 from dicom_io.geometry import grid_of, refusal_of, stack_of
-from dicom_io.guard import PARSER_ERRORS, QUIETLY
+from dicom_io.guard import PARSER_ERRORS, QUIETLY, machine_fault
 from dicom_io.header import read_header
 from engine.volume import Grid, Volume
 
@@ -57,9 +59,10 @@ def open_series(ref: SeriesRef, rules: SeriesRules) -> SourceSeries:
 
     Raises:
         SeriesParked: it is none that Vastus segments. Codes, in the order in which they are looked for: `unreadable`,
-            `conflicting_instances`, `missing_identifiers`, `secondary_capture`, `multi_frame`, `not_ct`, `localizer`,
-            `too_few_slices`, `missing_geometry`, `not_a_volume`, `not_hounsfield`, `duplicate_positions`,
-            `short_coverage`, `gantry_tilt`, `irregular_spacing`, `missing_slices`.
+            `conflicting_instances`, `missing_identifiers`, `several_patients`, `secondary_capture`, `multi_frame`,
+            `not_ct`, `localizer`, `too_few_slices`, `missing_geometry`, `not_a_volume`, `not_hounsfield`,
+            `duplicate_positions`, `short_coverage`, `gantry_tilt`, `irregular_spacing`, `missing_slices`.
+        DicomIoError: a file could not be read; that is the machine's fault, not the series'.
     """
     thing = f"series {ref.series_uid}"
     with QUIETLY:
@@ -86,6 +89,7 @@ def read_volume(source: SourceSeries, workers: int = 2) -> Volume:
 
     Raises:
         SeriesParked: `undecodable`; the reason names the instance.
+        DicomIoError: a file could not be read; that is the machine's fault, not the series'.
     """
     return Volume(read_slices(source.headers, source.grid.shape, workers), source.grid)
 
@@ -93,7 +97,8 @@ def read_volume(source: SourceSeries, workers: int = 2) -> Volume:
 def find_series(folder: Path) -> tuple[SeriesRef, ...]:
     """Group the DICOM files below a folder by series, sorted by study and series UID, files by path.
 
-    Files that are no DICOM (without the prefix of PS3.10) are left out, and a warning is logged with their number.
+    Files that are no DICOM (without the prefix of PS3.10), and the directory of a medium (DICOMDIR, PS3.10 clause 8),
+    are left out, and a warning is logged with their number.
 
     Raises:
         NotUnderstood: a file claims to be DICOM, but is damaged; leaving it out would leave a hole in its series.
@@ -105,12 +110,18 @@ def find_series(folder: Path) -> tuple[SeriesRef, ...]:
         if not _claims_dicom(path):
             others += 1
             continue
-        header = read_header(path)
+        try:
+            header = read_header(path)
+        except NotUnderstood:
+            if not _is_media_directory(path):
+                raise
+            others += 1
+            continue
         groups[header.study_uid, header.series_uid].append(path)
     if not groups:
         raise DicomIoError(f"folder {folder}", "there is no DICOM file in it", "Give the folder of a CT series")
     if others:
-        _log.warning("%d files below %s are no DICOM and were left out", others, folder)
+        _log.warning("%d files below %s are no DICOM instances and were left out", others, folder)
     return tuple(SeriesRef(study, series, tuple(files)) for (study, series), files in sorted(groups.items()))
 
 
@@ -129,10 +140,20 @@ def _claims_dicom(path: Path) -> bool:
         raise DicomIoError(f"file {path}", reason, "Check that it may be read") from error
 
 
+def _is_media_directory(path: Path) -> bool:
+    try:
+        with QUIETLY:
+            return bool(read_file_meta_info(path).get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
+    except PARSER_ERRORS:
+        return False
+
+
 def _read(path: Path, thing: str) -> FileDataset:
     try:
         return dcmread(path, stop_before_pixels=True)
     except PARSER_ERRORS as error:
+        if fault := machine_fault(error, path):
+            raise fault from error
         refusal = Refusal("unreadable", f"its file {path.name} cannot be read as DICOM", "Send the series again")
         raise refusal.parked(thing) from error
 

@@ -67,15 +67,13 @@ def write_sr(request: ResultRequest, out: BinaryIO) -> None:
         DicomIoError: a structure has no code.
     """
     evidence = [neutral_source(header) for header in request.source.headers]
+    scheme = CodingSchemeIdentificationItem(designator=PRIVATE_SCHEME, name=MAKER, responsible_organization=MAKER)
+    scheme.CodingSchemeUID = CODING_SCHEME_UID  # highdicom writes it for registered schemes only
     result = hd.sr.Comprehensive3DSR(
         evidence=[*evidence, _segmentation_evidence(request)],
         content=_report(request),
         is_complete=True,
-        coding_schemes=[
-            CodingSchemeIdentificationItem(
-                designator=PRIVATE_SCHEME, name=MAKER, uid=CODING_SCHEME_UID, responsible_organization=MAKER
-            )
-        ],
+        coding_schemes=[scheme],
         **maker_attributes(request, "sr"),
     )
     adopt(result, request)
@@ -92,13 +90,8 @@ def _segmentation_evidence(request: ResultRequest) -> Dataset:
 
 
 def _report(request: ResultRequest) -> hd.sr.MeasurementReport:
-    provenance = request.provenance
     device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=DEVICE_UID,
-        name=MAKER,
-        manufacturer_name=MAKER,
-        model_name=MAKER,
-        serial_number=provenance.software_version,
+        uid=DEVICE_UID, name=MAKER, manufacturer_name=MAKER, model_name=MAKER
     )
     observer = hd.sr.ObserverContext(observer_type=DEVICE, observer_identifying_attributes=device)
     found = [row for row in request.findings.measurements.segments if row.voxels > 0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.errors import VolumeError
-from engine.resample import sample_nearest
+from engine.resample import Scalar, sample_nearest
 from engine.volume import FloatArray, Grid
 
 SKIN_HU = -200  # between air and fat
@@ -37,6 +37,20 @@ class Body:
     def points(self) -> FloatArray:
         """Indices [n, 3] of its voxels on the scan's grid."""
         return np.asarray(np.argwhere(self.mask) * np.array(self.step), dtype=np.float64)
+
+    def on(self, target: Grid) -> NDArray[np.bool_]:
+        """The mask on another grid."""
+        return self.spread(self.mask, target)
+
+    def spread(self, values: NDArray[Scalar], target: Grid) -> NDArray[Scalar]:
+        """Values of the coarse grid on another one; its outermost planes reach a coarse voxel further.
+
+        Only every `step`-th voxel of the scan has a coarse one: without that, the scan's last voxels would have none.
+        """
+        affine = self.grid.affine.copy()
+        affine[:3, 3] = self.grid.to_patient(np.array([-1.0, -1.0, -1.0]))
+        padded = np.pad(values, 1, mode="edge")
+        return sample_nearest(padded, Grid((padded.shape[0], padded.shape[1], padded.shape[2]), affine), target)
 
 
 def find_body(hu: NDArray[np.int16], grid: Grid) -> Body:
@@ -78,7 +92,7 @@ def body_on(network: Grid, body: Body, hu: torch.Tensor) -> NDArray[np.bool_]:
     """
     inner = ndimage.binary_erosion(body.mask, iterations=2, border_value=1)
     outer = ndimage.binary_dilation(body.mask, iterations=1)
-    zones = sample_nearest(inner.astype(np.uint8) + outer, body.grid, network)
+    zones = body.spread(inner.astype(np.uint8) + outer, network)
     return np.asarray((zones == 2) | ((zones == 1) & (hu.numpy() > SKIN_HU)))
 
 

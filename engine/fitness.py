@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.body import find_body
 from engine.errors import VastusError, VolumeError
-from engine.resample import closest_orientation, network_grid, sample_linear, sample_nearest
+from engine.resample import closest_orientation, network_grid, sample_linear
 from engine.volume import Grid, Volume
 
 SPACING_MM = (6.0, 2.0, 2.0)
@@ -79,7 +79,7 @@ def find_thighs(volume: Volume) -> ThighSpan:
         raise NotThighs("scan", error.reason, error.remedy) from error
     grid = network_grid(scan, body.points(), 0.0, SPACING_MM)
     image = sample_linear(hu, scan, grid).numpy()
-    image[~sample_nearest(body.mask, body.grid, grid)] = -1000.0
+    image[~body.on(grid)] = -1000.0
     levels = [_two_shafts(bones) for bones in _bones(image, grid)]
     first, last, good = _longest_run(levels, grid.spacing_mm[0])
     step_mm = grid.spacing_mm[0]

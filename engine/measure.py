@@ -29,7 +29,8 @@ class SegmentMeasurement:
         volume_ml: volume in ml.
         mean_hu: mean attenuation in HU; None where there is no voxel.
         sd_hu: population standard deviation of the attenuation in HU; None where there is no voxel.
-        truncated: the structure reaches the first or last slice, so its volume is not whole.
+        truncated: the structure touches one of the six faces of the scan, so its volume is not whole. What a round
+            field of view cuts off inside the slices is not noticed: its padding cannot be told from air.
     """
 
     segment: Segment
@@ -60,11 +61,11 @@ def measure(volume: Volume, segmentation: Segmentation) -> Measurements:
     if segmentation.grid.shape != volume.grid.shape or not np.allclose(segmentation.grid.affine, volume.grid.affine):
         raise VolumeError("measurement", "scan and labels lie on different grids", "Measure labels on their own scan")
     counts = _joint_histogram(volume, segmentation, 2 * len(segmentation.label_set.structures) + 1)
-    at_the_ends = set(np.unique(segmentation.labels[[0, -1]]).tolist())
+    at_the_faces = _labels_at_the_faces(segmentation.labels)
     voxel_ml = volume.grid.voxel_volume_mm3 / 1000.0
     return Measurements(
         tuple(
-            _measure_segment(segment, counts[segment.number], voxel_ml, segment.number in at_the_ends)
+            _measure_segment(segment, counts[segment.number], voxel_ml, segment.number in at_the_faces)
             for segment in segmentation.label_set.segments
         )
     )
@@ -81,6 +82,12 @@ def _measure_segment(
     # Python's integers keep the difference of the two large terms exact.
     variance = (voxels * int(counts @ hu**2) - total**2) / voxels**2
     return SegmentMeasurement(segment, voxels, voxels * voxel_ml, total / voxels, math.sqrt(variance), truncated)
+
+
+def _labels_at_the_faces(labels: NDArray[np.uint8]) -> set[int]:
+    """The numbers in the first and last slices, rows and columns."""
+    faces = (labels[[0, -1]], labels[:, [0, -1]], labels[:, :, [0, -1]])
+    return {int(number) for face in faces for number in np.unique(face)}
 
 
 def _joint_histogram(volume: Volume, segmentation: Segmentation, labels: int) -> NDArray[np.int64]:

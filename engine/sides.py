@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import siegelslopes
 
 from engine.errors import SideError
+from engine.islands import remove_islands
 from engine.labels import LabelSet
 from engine.volume import FloatArray, Grid
 
@@ -17,6 +19,7 @@ LEAST_AREA_MM2 = 80.0  # of a femur in one level; a shaft has about 600
 LEAST_GAP_MM = 10.0  # between the femora of one level
 LEAST_DISTANCE_MM = 70.0  # between their middles: head and trochanter of one femur are closer
 LEAST_LENGTH_MM = 40.0  # of the levels that show two femora
+STRAY_MM = 20.0  # a pair whose middle lies further from the plane is not the two femora
 WHOLE_SHARE = 0.75  # a part with at least this share on one side belongs there whole
 
 
@@ -74,6 +77,9 @@ def number_sides(classes: NDArray[np.uint8], grid: Grid, label_set: LabelSet) ->
 def find_mid_plane(femora: NDArray[np.bool_], grid: Grid) -> MidPlane:
     """The surface between two femora.
 
+    Small parts far from the femora are left out. Siegel's repeated medians (Biometrika 1982;69:242) then tell which
+    pairs are the two femora, as long as most are, and the plane is fitted to these.
+
     Args:
         femora: voxels of both femora, axes (z, y, x).
         grid: its grid.
@@ -81,17 +87,26 @@ def find_mid_plane(femora: NDArray[np.bool_], grid: Grid) -> MidPlane:
     Raises:
         SideError: too few levels show two femora side by side.
     """
-    pairs = [pair for level in range(len(femora)) if (pair := _pair(femora[level], grid, level)) is not None]
-    if len(pairs) * grid.spacing_mm[0] < LEAST_LENGTH_MM:
-        reason = f"only {len(pairs) * grid.spacing_mm[0]:.0f} mm of the scan show two femora side by side"
-        raise SideError("left and right", reason, "Send a scan of both thighs, or measure this one by hand")
+    bones = remove_islands(femora.astype(np.uint8)) > 0
+    pairs = [pair for level in range(len(bones)) if (pair := _pair(bones[level], grid, level)) is not None]
+    _check_length(len(pairs) * grid.spacing_mm[0])
     right, left = np.moveaxis(np.array(pairs), 1, 0)
     across = np.median(left - right, axis=0)
     middle = (left + right) / 2
     forward = -float(across[1] / across[0])
-    level = middle[:, 2]
-    up, offset = np.polyfit(level, middle[:, 0] - forward * middle[:, 1], 1)
+    level, across_mm = middle[:, 2], middle[:, 0] - forward * middle[:, 1]
+    up, offset = siegelslopes(across_mm, level)
+    femoral = np.abs(across_mm - offset - up * level) < STRAY_MM
+    level, across_mm = level[femoral], across_mm[femoral]
+    _check_length(level.size * grid.spacing_mm[0])
+    up, offset = np.polyfit(level, across_mm, 1)
     return MidPlane(float(offset), forward, float(up), float(level.min()), float(level.max()))
+
+
+def _check_length(length_mm: float) -> None:
+    if length_mm < LEAST_LENGTH_MM:
+        reason = f"only {length_mm:.0f} mm of the scan show two femora side by side"
+        raise SideError("left and right", reason, "Send a scan of both thighs, or measure this one by hand")
 
 
 def _pair(level: NDArray[np.bool_], grid: Grid, index: int) -> tuple[FloatArray, FloatArray] | None:

@@ -30,7 +30,7 @@ class Grid:
     affine: FloatArray
 
     def __post_init__(self) -> None:
-        affine = np.asarray(self.affine, dtype=np.float64)
+        affine = np.array(self.affine, dtype=np.float64)  # a copy: it is frozen below, the caller's is not
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or min(self.shape) < 1:
             raise VolumeError(
                 "grid",

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from engine.errors import BackendError
+
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Progress = Callable[[int, int], None]
 Triple = tuple[int, int, int]
@@ -90,6 +92,9 @@ def classify(image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress
         run: the network: float32 [1, 1, *window] to logits float32 [1, C, *window].
         plan: the windows over `image`.
         progress: called with the windows done and their number.
+
+    Raises:
+        BackendError: the network gave a logit that is NaN or infinite; no class could be told from it.
     """
     padding = [extra for length, size in zip(plan.shape, image.shape, strict=True) for extra in (0, length - size)]
     padded = functional.pad(image, padding[4:6] + padding[2:4] + padding[0:2])
@@ -102,6 +107,7 @@ def classify(image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress
             place = (slice(y, y + plan.window[1]), slice(x, x + plan.window[2]))
             part = padded[(slice(bottom, bottom + plan.window[0]), *place)]
             logits = torch.from_numpy(run(part[None, None].numpy()))[0]
+            _check_finite(logits, done + 1, plan.count)
             if sums is None:
                 sums = torch.zeros((len(logits), plan.window[0], *plan.shape[1:]), dtype=torch.float32)
             sums[(slice(None), slice(None), *place)].addcmul_(logits, weight)
@@ -111,6 +117,16 @@ def classify(image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress
             labels[bottom:following] = winning_class(sums[:, : following - bottom])
             _advance(sums, following - bottom)
     return labels[: image.shape[0], : image.shape[1], : image.shape[2]].numpy()
+
+
+def _check_finite(logits: torch.Tensor, window: int, count: int) -> None:
+    # One NaN or infinity makes the whole sum so, and a sum costs no memory.
+    if not bool(torch.isfinite(logits.sum())):
+        raise BackendError(
+            f"window {window} of {count}",
+            "the network's logits are not finite",
+            "Check the model package, or choose another backend",
+        )
 
 
 def _advance(sums: torch.Tensor, planes: int) -> None:

@@ -14,6 +14,7 @@ from dicom_io.results import ResultFile
 from dicom_io.series import SeriesRef, find_series
 from dicom_io.uids import derive_uids
 from engine.measure import Measurements
+from node.errors import SpoolError
 from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process, run_plainly
 from node.stages import JobOrder, SeriesStages, Workshop
 
@@ -77,17 +78,26 @@ def segment_folder(folder: Path, output: Path, workshop: Workshop, say: Say) -> 
     that a node has sent.
 
     Raises:
+        SpoolError: the output folder holds something already: results of two patients must never lie together.
         DicomIoError: the folder holds no DICOM, or a damaged file.
     """
+    _make_empty(output)
     for number, series in enumerate(find_series(folder), start=1):
         job_id = f"job-{uuid.uuid4().hex}"
         target = output / f"series-{number:02d}"
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir()
         ledger = FolderLedger()
         order = JobOrder(job_id, series, derive_uids(job_id), now(), target)
         stages = SeriesStages(order, workshop, ledger, lambda done, of: say("segment", done, of))
         outcome = process(stages, _told(say))
         yield HandJob(series, target, outcome, ledger.figures, ledger.files)
+
+
+def _make_empty(output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    if any(output.iterdir()):
+        reason = "it holds something already, and results of two patients must never lie together"
+        raise SpoolError(f"output folder {output}", reason, "Name an empty one with --output")
 
 
 def _told(say: Say) -> StepRunner:

@@ -41,4 +41,10 @@ def mind_deliveries(database: Engine, queue: JobQueue) -> None:
         attempt = queue.next_attempt(chain.job_id, chain.destination)
         with transaction(database) as session:
             queue.deliver(session, chain.job_id, chain.destination, attempt)
-        log.event("delivery.delayed", job_id=chain.job_id, destination=chain.destination, reason="its chain had ended")
+        log.event(
+            "delivery.delayed",
+            job_id=chain.job_id,
+            correlation_id=chain.correlation_id,
+            destination=chain.destination,
+            reason="its chain had ended",
+        )

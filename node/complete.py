@@ -43,7 +43,8 @@ class CompletionWatcher:
     Args:
         open_in_sql: the series that no job has taken yet, as `db.queries.open_series` knows them.
         sending: UIDs of the series that an open association has sent into.
-        announce: called with the id of each complete series; may be called twice for one series.
+        announce: called with each complete series as it was seen, right after the question who is sending; returns
+            false where it is not taken, because it is no longer as it was seen. May be called twice for one series.
         quiet_period_s: how long nothing must have arrived.
         interval_s: time between two looks.
     """
@@ -52,7 +53,7 @@ class CompletionWatcher:
         self,
         open_in_sql: Callable[[], Iterable[OpenSeries]],
         sending: Callable[[], frozenset[str]],
-        announce: Callable[[int], None],
+        announce: Callable[[OpenSeries], bool],
         quiet_period_s: float,
         interval_s: float = 0.5,
     ) -> None:
@@ -74,26 +75,28 @@ class CompletionWatcher:
         Raises:
             SQLAlchemyError: the database could not be asked, or lost what was announced.
         """
-        # Asked before and after SQL: an association that ends or begins in between is seen at least once.
+        # Asked before and after SQL: an association that ends or begins in between is seen at least once. Asked anew
+        # for each series, because announcing the one before it may have taken long.
         before = self._sending()
-        waiting = list(self._open_in_sql())
-        sending = before | self._sending()
         announced = []
-        for series in waiting:
+        for series in list(self._open_in_sql()):
             last = max(series.quiet_since, self._started_at, self._not_before.get(series.id, series.quiet_since))
-            if is_complete(last, now, self._quiet_period_s, series.series_uid in sending) and self._tell(series, now):
+            sending = series.series_uid in before | self._sending()
+            if is_complete(last, now, self._quiet_period_s, sending) and self._tell(series, now):
                 announced.append(series.id)
         return tuple(announced)
 
     def _tell(self, series: OpenSeries, now: datetime) -> bool:
-        """Announce one series. Returns whether that went well."""
+        """Announce one series. Returns whether it was taken."""
         try:
-            self._announce(series.id)
+            taken = self._announce(series)
         except VastusError as error:
             self._not_before[series.id] = now + timedelta(seconds=RETRY_S)
             log.event("program.fault", error=error, where="completion", correlation_id=series.correlation_id)
             return False
         self._not_before.pop(series.id, None)
+        if not taken:
+            return False
         log.event(
             "series.complete",
             correlation_id=series.correlation_id,

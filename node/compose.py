@@ -7,7 +7,6 @@ and the listener and the sender do without.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
@@ -24,7 +23,9 @@ from node.complete import CompletionWatcher
 from node.deliver import Destination, SenderRules
 from node.dispatch import Sender, SendingPlan
 from node.errors import ServiceError, SettingsRefused
-from node.jobs import DELIVER, DELIVER_QUEUE, PROCESS, SEGMENT_QUEUE, Executor, JobEngine, JobQueue, prepare_database
+from node.executor import Executor, JobEngine, prepare_database
+from node.identity import identity_of, make_identity
+from node.jobs import DELIVER, DELIVER_QUEUE, PROCESS, SEGMENT_QUEUE, JobQueue
 from node.pipeline import StepRunner
 from node.receive import Listener, ListenerSettings
 from node.spool import Spool
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 OUR_PACKAGES = ("config", "db", "dicom_io", "engine", "node")
 OUR_DISTRIBUTION = "vastus"
+PREDECESSOR_S = 10.0
+"""Longest wait for the listener of a node that was killed: it gives its open associations a moment to end."""
 
 Wrap = Callable[[StepRunner], StepRunner]
 
@@ -75,17 +78,23 @@ def spool_of(settings: Settings) -> Spool:
 def prepare(settings: Settings) -> None:
     """Refuse what cannot work, then bring spool and database to the state that the processes expect.
 
+    A second node on the same state is refused before it touches the tables. The listener of a node that was killed may
+    still be ending; it is waited for.
+
     Raises:
         VastusError: what cannot work, why, and what to do; nothing has been started.
     """
     refuse_unusable(settings)
-    spool_of(settings).prepare()
-    database = open_database(settings.database_url)
-    try:
-        changed = migrate(database)
-        prepare_database(settings.database_url)
-    finally:
-        database.dispose()
+    spool = spool_of(settings)
+    spool.prepare()
+    with spool.held(PREDECESSOR_S):
+        make_identity(settings.node.state_dir)
+        database = open_database(settings.database_url)
+        try:
+            changed = migrate(database)
+            prepare_database(settings.database_url)
+        finally:
+            database.dispose()
     if changed:
         log.event("database.migrated")
 
@@ -151,8 +160,8 @@ def listener_of(base: Base) -> tuple[Listener, CompletionWatcher]:
         with transaction(base.database) as session:
             return queries.open_series(session)
 
-    def announce(series_id: int) -> None:
-        base.queue.series_complete(series_id)
+    def announce(series: queries.OpenSeries) -> bool:
+        return base.queue.series_complete(series.id, seen=series.quiet_since) is not None
 
     settings = ListenerSettings(
         ae_title=base.settings.node.ae_title,
@@ -208,9 +217,9 @@ def software_version() -> str:
     return version(OUR_DISTRIBUTION)
 
 
-def executor_id(role: str) -> str:
-    """The id under which this machine's worker or sender runs jobs: stable over restarts, unique among machines."""
-    return f"{socket.gethostname()}-{role}"
+def executor_id(settings: Settings, role: str) -> str:
+    """The id under which this node's worker or sender runs jobs: stable over restarts, unique among nodes."""
+    return f"{identity_of(settings.node.state_dir)}-{role}"
 
 
 def add_worker(engine: JobEngine, base: Base, workshop: Workshop, wrap: Wrap | None = None) -> None:
@@ -243,5 +252,5 @@ def sending_plan_of(settings: Settings) -> SendingPlan:
 def job_engine_of(base: Base, role: str) -> JobEngine:
     """This process's part in running jobs, for the role `worker` or `sender`."""
     queues = {"worker": (SEGMENT_QUEUE,), "sender": (DELIVER_QUEUE,)}[role]
-    executor = Executor(executor_id(role), queues, base.settings.database_url, base.database)
+    executor = Executor(executor_id(base.settings, role), queues, base.settings.database_url, base.database)
     return JobEngine(executor, ledger_engine=open_database(base.settings.database_url))

@@ -6,9 +6,11 @@ a PACS that is down is an expected thing. When the next attempt is made is not d
 
 from __future__ import annotations
 
+import hashlib
 import queue
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ SLOWEST_BYTES_PER_S = 250_000
 """A destination may take this long for an object, beyond the limit for its answer, before it counts as silent."""
 
 _WAITING_PDUS = 32
+
+Context = tuple[str, str]
+"""SOP class and transfer syntax."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,11 @@ class SenderRules:
 
 @dataclass(frozen=True)
 class ResultObject:
-    """One object to send: its kind (`seg`, `sr`, `sc`) and its file."""
+    """One object to send: its kind (`seg`, `sr`, `sc`), its file, and the digest that it was written with."""
 
     kind: str
     path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,34 @@ def send(
 ) -> None:
     """Send objects over one association; `heard` is told what came of each as soon as it is known.
 
-    Files are sent as they lie on the disk, a piece at a time, in their own transfer syntax.
+    Files are sent as they lie on the disk, a piece at a time, in their own transfer syntax. One that is not as it was
+    written is refused before anybody is called, and holds up no other one.
     """
     _config.STORE_SEND_CHUNKED_DATASET = True
-    needed = {each.kind: _context_of(each.path) for each in objects}
-    association = _associate(list(dict.fromkeys(needed.values())), destination, rules)
+    needed: dict[str, Context] = {}
+    for each in objects:
+        damage = _damage_of(each)
+        if damage:
+            heard(Answer(each.kind, StoreOutcome.REFUSED, None, damage))
+        else:
+            needed[each.kind] = _context_of(each.path)
+    whole = [each for each in objects if each.kind in needed]
+    if whole:
+        _send_whole(whole, needed, _associate(list(dict.fromkeys(needed.values())), destination, rules), rules, heard)
+
+
+def retry_delay_s(attempt: int, first_s: float, longest_s: float) -> float:
+    """Wait after an attempt, counted from 0: doubling, capped. The exponent has a cap too: 2.0 ** 1024 overflows."""
+    return min(first_s * 2.0 ** min(attempt, 30), longest_s)
+
+
+def _send_whole(
+    objects: Sequence[ResultObject],
+    needed: Mapping[str, Context],
+    association: Association | str,
+    rules: SenderRules,
+    heard: Callable[[Answer], None],
+) -> None:
     if isinstance(association, str):
         for each in objects:
             heard(Answer(each.kind, StoreOutcome.LATER, None, association))
@@ -109,12 +138,19 @@ def send(
             association.release()
 
 
-def retry_delay_s(attempt: int, first_s: float, longest_s: float) -> float:
-    """Wait after an attempt, counted from 0: doubling, capped. The exponent has a cap too: 2.0 ** 1024 overflows."""
-    return min(first_s * 2.0 ** min(attempt, 30), longest_s)
+def _damage_of(each: ResultObject) -> str:
+    """Why a file cannot be sent, and what to do; empty where it is as it was written."""
+    try:
+        with each.path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == each.sha256:
+                return ""
+        reason = "its file was changed since it was written"
+    except OSError as error:
+        reason = f"its file cannot be read: {error.strerror or error}"
+    return f"{reason}. Restore {each.path.name} from a backup, then use vastus jobs --retry with the id of the job"
 
 
-def _associate(contexts: Sequence[tuple[str, str]], destination: Destination, rules: SenderRules) -> Association | str:
+def _associate(contexts: Sequence[Context], destination: Destination, rules: SenderRules) -> Association | str:
     """An open association, or the reason why there is none."""
     entity = AE(ae_title=rules.ae_title)
     entity.acse_timeout = rules.acse_timeout_s
@@ -123,17 +159,21 @@ def _associate(contexts: Sequence[tuple[str, str]], destination: Destination, ru
     entity.network_timeout = rules.network_timeout_s
     why: list[str] = []
     connected: list[bool] = []
-    association = entity.associate(
-        destination.host,
-        destination.port,
-        contexts=[build_context(sop_class, syntax) for sop_class, syntax in contexts],
-        ae_title=destination.ae_title,
-        evt_handlers=[
-            (evt.EVT_CONN_OPEN, hasten, [rules.network_timeout_s]),
-            (evt.EVT_REJECTED, lambda event: why.append(_rejected(event))),
-            (evt.EVT_CONN_OPEN, lambda _: connected.append(True)),
-        ],
-    )
+    try:
+        association = entity.associate(
+            destination.host,
+            destination.port,
+            contexts=[build_context(sop_class, syntax) for sop_class, syntax in contexts],
+            ae_title=destination.ae_title,
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, hasten, [rules.network_timeout_s]),
+                (evt.EVT_REJECTED, lambda event: why.append(_rejected(event))),
+                (evt.EVT_CONN_OPEN, lambda _: connected.append(True)),
+            ],
+        )
+    except (socket.gaierror, UnicodeError):  # a name that no name service may hold raises the latter
+        where = f"destinations.{destination.name}.host in the settings"
+        return f"no address is known for {destination.host}. Correct {where}, or see that the name service answers"
     if association.is_established or association.rejected_contexts:
         return association  # one of which every context was rejected is over already, and nothing can be sent on it
     where = f"{destination.host}:{destination.port}"
@@ -149,7 +189,7 @@ def _rejected(event: evt.Event) -> str:
     return f"the association was rejected, {why.codes}: {why.words}. {why.change}"
 
 
-def _context_of(path: Path) -> tuple[str, str]:
+def _context_of(path: Path) -> Context:
     """SOP class and transfer syntax of a file, from its File Meta Information (PS3.10 7.1)."""
     meta = dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
@@ -171,12 +211,13 @@ def _store(association: Association, each: ResultObject, rules: SenderRules) -> 
     status = store_status(int(answer.Status))
     said = str(answer.get("ErrorComment", ""))
     words = ". ".join(part for part in (status.words, f"It said: {said}" if said else "", status.remedy) if part)
-    # A repeat after a crash: these UIDs are ours alone and name the same bytes, so the destination has the object.
+    # A repeat after a crash. No other node and no other job gives these UIDs, for a job's id is random, and a job's
+    # results are not written anew once they are on their way: so it is this object that the destination has.
     outcome = StoreOutcome.WARNING if status.code == DUPLICATE_SOP_INSTANCE else status.outcome
     return Answer(each.kind, outcome, status.code, words)
 
 
-def _refused_context(each: ResultObject, context: tuple[str, str]) -> Answer:
+def _refused_context(each: ResultObject, context: Context) -> Answer:
     words = (
         f"no presentation context was accepted for {UID(context[0]).name} in {UID(context[1]).name}. "
         "Allow this kind of object at the receiving system"

@@ -6,7 +6,7 @@ no thread waits for a PACS that is down, and the fixed id of the successor preve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -19,7 +19,9 @@ from db.session import now, transaction
 from db.status import DeliveryStatus
 from node import log
 from node.deliver import Answer, Destination, ResultObject, SenderRules, retry_delay_s, send
-from node.jobs import JobEngine, JobQueue
+from node.executor import JobEngine
+from node.faults import words_of
+from node.jobs import JobQueue
 from node.pipeline import StepReport, StepRunner
 from node.spool import Spool
 from node.status import StoreOutcome
@@ -97,25 +99,45 @@ class Sender:
 
     def _send(self, job_id: str, destination: str, attempt: int) -> StepReport:
         """Send what is pending. What was accepted before a crash is not pending, so it is not sent again."""
-        with transaction(self.database) as session:
-            pending = queries.pending_deliveries(session, job_id, destination)
-        folder = self.spool.results_folder(job_id).parent
-        objects = [ResultObject(each.kind, folder / each.path) for each in pending]
+        pending = self.engine.patiently(partial(self._pending, job_id, destination))
+        unheard = [each.kind for each in pending]
         counts = {"accepted": 0, "waiting": 0, "refused": 0}
 
         def heard(answer: Answer) -> None:
             self._remember(job_id, destination, attempt, answer)
+            unheard.remove(answer.kind)
             kind = {StoreOutcome.LATER: "waiting", StoreOutcome.REFUSED: "refused"}.get(answer.outcome, "accepted")
             counts[kind] += 1
 
-        peer = self.plan.destinations.get(destination)
-        there = [each for each in objects if each.path.is_file() and peer is not None]
-        for each in objects:
-            if each not in there:
-                heard(Answer(each.kind, StoreOutcome.REFUSED, None, _why_not(destination, peer)))
-        if there and peer is not None:
-            send(there, peer, self.plan.rules, heard)
+        try:
+            self._call(job_id, destination, pending, heard)
+        except Exception as error:  # noqa: BLE001 - boundary of a step: the reason goes into SQL, and the chain goes on
+            log.event("program.fault", error=error)
+            for kind in list(unheard):
+                heard(Answer(kind, StoreOutcome.LATER, None, words_of(error)))
         return StepReport(0.0, counts)
+
+    def _pending(self, job_id: str, destination: str) -> tuple[queries.PendingDelivery, ...]:
+        with transaction(self.database) as session:
+            return queries.pending_deliveries(session, job_id, destination)
+
+    def _call(
+        self,
+        job_id: str,
+        destination: str,
+        pending: Sequence[queries.PendingDelivery],
+        heard: Callable[[Answer], None],
+    ) -> None:
+        peer = self.plan.destinations.get(destination)
+        if peer is None:
+            unknown = f"the settings name no destination {destination}"
+            remedy = f"Enter it, start the service again, then use vastus jobs --retry {job_id}"
+            for each in pending:
+                heard(Answer(each.kind, StoreOutcome.REFUSED, None, f"{unknown}. {remedy}"))
+        elif pending:
+            folder = self.spool.results_folder(job_id).parent
+            objects = [ResultObject(each.kind, folder / each.path, each.sha256) for each in pending]
+            send(objects, peer, self.plan.rules, heard)
 
     def _remember(self, job_id: str, destination: str, attempt: int, answer: Answer) -> None:
         at = now()
@@ -153,9 +175,3 @@ class Sender:
 
     def _delay_s(self, attempt: int) -> float:
         return retry_delay_s(attempt, self.plan.first_retry_s, self.plan.longest_retry_s)
-
-
-def _why_not(destination: str, peer: Destination | None) -> str:
-    if peer is None:
-        return f"the settings name no destination {destination}. Enter it, then send again"
-    return "its file is gone. Run the job again, then send again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -61,6 +62,8 @@ def _found(subject: str, check: Callable[[], str]) -> Finding:
         return Finding(subject, True, check())
     except VastusError as error:
         return Finding(subject, False, f"{error.thing}: {error.reason}", error.remedy)
+    except OSError as error:
+        return Finding(subject, False, error.strerror or str(error), "Look at the setting of that name")
 
 
 def _settings(settings: Settings) -> str:
@@ -116,9 +119,20 @@ def _listener(settings: Settings) -> str:
         except PermissionError as error:
             reason = f"user id {os.geteuid()} may not listen on it"
             raise NetworkError(f"port {port}", reason, "Choose a port above 1023") from error
-        except OSError:
-            return f"port {port} is in use: by a running node, if systemctl status vastus says so"
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return _who_holds(settings)
+            reason = error.strerror or str(error)
+            remedy = "Choose an address of this machine as listener.host, or 0.0.0.0"
+            raise NetworkError(f"address {settings.listener.host}:{port}", reason, remedy) from error
     return f"port {port} is free"
+
+
+def _who_holds(settings: Settings) -> str:
+    """A port that is in use is fine where a node of this AE title answers on it."""
+    host = "127.0.0.1" if settings.listener.host == "0.0.0.0" else settings.listener.host
+    itself = Destination(ae_title=settings.node.ae_title, host=host, port=settings.listener.port)
+    return f"a node runs: {echo(itself, settings.listener.calling_ae_titles[0])}"
 
 
 def echo(destination: Destination, calling_ae: str) -> str:
@@ -131,7 +145,10 @@ def echo(destination: Destination, calling_ae: str) -> str:
     entity.acse_timeout = entity.dimse_timeout = entity.connection_timeout = ECHO_TIMEOUT_S
     entity.add_requested_context(Verification)
     place = f"{destination.ae_title} at {destination.host}:{destination.port}"
-    association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    try:
+        association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    except OSError as error:  # a name that no resolver knows
+        raise NetworkError(place, error.strerror or str(error), "Correct the host, or its entry in the DNS") from error
     if not association.is_established:
         remedy = f"Check address, port and AE title, and that it knows {calling_ae}"
         raise NetworkError(place, "it cannot be reached, or rejects the association", remedy)

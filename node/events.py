@@ -9,10 +9,14 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Event:
-    """One kind of log line: the level it is written at, and what it means."""
+    """One kind of log line: the level it is written at, and what it means.
+
+    A seldom one is written once a minute for each `where`, with the number `left_out` since.
+    """
 
     level: str
     meaning: str
+    seldom: bool = False
 
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
@@ -23,6 +27,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "service.stopped": Event("info", "The service has stopped in good order."),
         "process.started": Event("info", "One process of the service was started."),
         "process.exited": Event("warning", "One process of the service ended; it is started again unless stopping."),
+        "process.hung": Event("error", "A process said nothing for too long; it is killed and started again."),
+        "process.failing": Event("error", "A process keeps ending soon after its start; it is tried ever more slowly."),
         "listener.ready": Event("info", "The port is open: associations are accepted."),
         "association.opened": Event("info", "A peer opened an association."),
         "association.rejected": Event("warning", "A peer's association was rejected, with the reason (PS3.8 9.3.4)."),
@@ -32,7 +38,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "instance.stored": Event("info", "An instance was kept on disk and in SQL, then acknowledged."),
         "instance.duplicate": Event("info", "An instance came again with the same bytes; nothing was stored."),
         "instance.conflict": Event(
-            "warning", "An instance came again with other bytes; both are kept, the newest counts."
+            "warning", "An instance came again with other bytes; every version is kept, the last to arrive counts."
         ),
         "instance.refused": Event("warning", "An instance was refused with a failure status."),
         "series.complete": Event("info", "No instance of the series has arrived for the quiet period."),
@@ -49,9 +55,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "delivery.sent": Event("info", "A destination accepted a result object."),
         "delivery.delayed": Event("warning", "A destination could not take a result object; it is tried again."),
         "delivery.refused": Event("error", "A destination refused a result object for good."),
+        "delivery.resent": Event("info", "Refused result objects were queued again on an operator's word."),
         "disk.low": Event("warning", "Little space is left for the spool."),
         "disk.recovered": Event("info", "There is space enough again."),
-        "database.lost": Event("error", "The database cannot be reached or written."),
+        "database.lost": Event("error", "The database cannot be reached or written.", seldom=True),
         "database.migrated": Event("info", "The tables were brought to the version of this program."),
         "worker.ready": Event("info", "The worker holds its model and takes jobs."),
         "model.loaded": Event("info", "A model package was read and its digest checked."),

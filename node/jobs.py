@@ -1,29 +1,18 @@
-"""Durable jobs on DBOS: queues, the one-transaction enqueue, and how a process takes part.
+"""Durable jobs on DBOS: names, queues, the one-transaction enqueue, and what an operator can ask for.
 
-What must hold so that nothing is lost and nothing is made twice: one process for each executor id (an OS lock), a
-version pinned by hand, a priority on every enqueue, portable JSON and no pickle, ids and relative paths as arguments,
-and a limit for the jobs that kill their worker. Our own table `job` is the truth; the engine's tables say how far.
+What must hold so that nothing is lost and nothing is made twice: a version pinned by hand, a priority on every
+enqueue, portable JSON and no pickle, ids and relative paths as arguments. Our own table `job` is the truth; the
+engine's tables say how far. How a process runs jobs is in `node.executor`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import math
-import os
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, SQLAlchemyDatasource, WorkflowStatus
-from pydantic import TypeAdapter
-from sqlalchemy import Engine, ExceptionContext, event
-from sqlalchemy.exc import InterfaceError, OperationalError
+from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from db import queries
@@ -33,8 +22,7 @@ from db.status import JobStatus
 from dicom_io.uids import derive_uids
 from node import log
 from node.errors import JobsError
-from node.faults import StepAside, is_full_disk, without_words
-from node.pipeline import StepReport
+from node.pipeline import STEPS
 
 APPLICATION = "vastus"
 VERSION = "1"
@@ -50,28 +38,14 @@ SLOTS: Mapping[str, int] = {SEGMENT_QUEUE: 1, DELIVER_QUEUE: 2}
 STAT, ROUTINE = 1, 10
 """Priorities. Always given: the engine's default, 0, would run before STAT."""
 
-MOST_CRASHES = 3
-"""A job that ended its worker this often is not tried again."""
 
-FULL_DISK_WAIT_S = 15.0
-"""Wait before a step that found the disk full is run again."""
+def new_job_id() -> str:
+    """The id of a new job, and the root of its results' UIDs: random, because no two results may share a UID.
 
-DATABASE_WAIT_S = 2.0
-"""Wait before a database that was away is asked again."""
-
-LAUNCH_S = 30.0
-"""Longest wait until the job engine takes work."""
-
-T = TypeVar("T")
-
-_REPORT = TypeAdapter(StepReport)
-_TRANSACTIONS = ("record", "deliver", "park", "finish", "again")
-"""Steps that only touch SQL: their rows and their checkpoint are one commit."""
-
-
-def job_id_of(series_uid: str, model: str, run: int) -> str:
-    """The id of a job; the same series, model and run always give the same."""
-    return f"job-{uuid.uuid5(uuid.NAMESPACE_OID, f'{series_uid}|{model}|{run}').hex}"
+    An id made from series, model and run would come again on another node, after the loss of the state folder, or with
+    another model under the same name. That a job is made once is the matter of its row, unique in those three.
+    """
+    return f"job-{uuid.uuid4().hex}"
 
 
 def delivery_id(job_id: str, destination: str, attempt: int) -> str:
@@ -97,15 +71,22 @@ class JobQueue:
             lazy=True,
         )
 
-    def series_complete(self, series_id: int, priority: int = ROUTINE) -> str | None:
+    def series_complete(self, series_id: int, priority: int = ROUTINE, seen: datetime | None = None) -> str | None:
         """Make the job of a complete series and queue it: one commit. Called twice, the second call does nothing.
 
+        Args:
+            series_id: the series.
+            priority: `STAT` or `ROUTINE`.
+            seen: when its last instance had arrived, to whoever judged it complete.
+
         Returns:
-            The job's id; None where the job was there already.
+            The job's id; None where the job was there already, or where more of the series arrived after `seen`.
         """
         with transaction(self._engine) as session:
             series = queries.lock_series(session, series_id)
-            job_id = job_id_of(series.series_uid, self._model, series.run)
+            if seen is not None and series.last_received_at > seen:
+                return None
+            job_id = new_job_id()
             new = queries.NewJob(job_id, self._model, derive_uids(job_id).to_dict(), now())
             if queries.create_job(session, series_id, new) is None:
                 return None
@@ -141,32 +122,83 @@ class JobQueue:
         )
         return {each.workflow_id: each.status for each in found}
 
-    def retry(self, job_id: str) -> None:
-        """Run a failed job again, from its first step: the same id, so the same UIDs.
+    def retry(self, job_id: str) -> str:
+        """Run a failed job again: the same id, so the same UIDs.
+
+        It runs from its first step, unless its results are on their way already: those are never written again.
+
+        Returns:
+            What happens now, in words.
 
         Raises:
-            JobsError: the job has not failed.
+            JobsError: there is no such job, or it has not failed.
         """
-        status = self._client.retrieve_workflow(job_id).get_status().status
+        first_step = 1
         with transaction(self._engine) as session:
-            if session.get_one(Job, job_id).status != JobStatus.FAILED.value:
-                raise JobsError(f"job {job_id}", "it has not failed", "Only a failed job can be run again")
+            job = _job(session, job_id)
+            if job.status != JobStatus.FAILED.value:
+                raise JobsError(f"job {job_id}", f"it has not failed: it is {job.status}", "Leave it as it is")
+            if queries.deliveries_of(session, job_id):
+                first_step = STEPS.index("finish") + 1
+            status = self._status(job_id)
             queries.requeue_job(session, job_id)
-            session.get_one(Job, job_id).attempts = 0
+            job.attempts = 0
+            correlation_id = job.series.correlation_id
         if status in ("ERROR", "SUCCESS"):
             # resume_workflow on ERROR does nothing and says nothing
-            self._client.rewind_workflow(job_id, start_step=1)
+            self._client.rewind_workflow(job_id, start_step=first_step)
         else:
             self._client.resume_workflow(job_id, queue_name=SEGMENT_QUEUE)
-        log.event("job.retried", job_id=job_id)
+        log.event("job.retried", correlation_id=correlation_id, job_id=job_id)
+        return f"Job {job_id} runs again as soon as the worker is free."
+
+    def resend(self, job_id: str) -> str:
+        """Send again what destinations refused for good of a job's results.
+
+        Returns:
+            What happens now, in words.
+
+        Raises:
+            JobsError: there is no such job, or nothing of it was refused.
+        """
+        with transaction(self._engine) as session:
+            correlation_id = _job(session, job_id).series.correlation_id
+            destinations = queries.refused_destinations(session, job_id)
+        if not destinations:
+            raise JobsError(f"job {job_id}", "no destination has refused anything of it", "Leave it as it is")
+        objects = 0
+        for destination in destinations:
+            under_way, attempt = self.on_its_way(job_id, destination), self.next_attempt(job_id, destination)
+            with transaction(self._engine) as session:
+                objects += queries.send_again(session, job_id, destination)
+                if not under_way:
+                    self.deliver(session, job_id, destination, attempt)
+            log.event("delivery.resent", correlation_id=correlation_id, job_id=job_id, destination=destination)
+        return f"{objects} results of job {job_id} are sent again to {', '.join(destinations)}."
 
     def close(self) -> None:
         """Let go of the database."""
         self._client.destroy()
 
+    def _status(self, job_id: str) -> str:
+        found = self._client.list_workflows(workflow_ids=[job_id], load_input=False, load_output=False)
+        if not found:
+            remedy = "Restore the database from a backup: it was changed by hand"
+            raise JobsError(f"job {job_id}", "the job engine does not know it any more", remedy)
+        return found[0].status
+
     def _chain(self, job_id: str, destination: str) -> list[WorkflowStatus]:
         prefix = delivery_id(job_id, destination, 0)[:-1]
-        return self._client.list_workflows(workflow_id_prefix=prefix, load_input=False, load_output=False)
+        found = self._client.list_workflows(workflow_id_prefix=prefix, load_input=False, load_output=False)
+        # The prefix of the destination `pacs` is that of `pacs-2` as well.
+        return [each for each in found if each.workflow_id.removeprefix(prefix).isdecimal()]
+
+
+def _job(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise JobsError(f"job {job_id}", "the database holds no such job", "List what it holds: vastus jobs")
+    return job
 
 
 def _options(workflow: str, queue: str, workflow_id: str, priority: int) -> EnqueueOptions:
@@ -177,176 +209,3 @@ def _options(workflow: str, queue: str, workflow_id: str, priority: int) -> Enqu
         app_version=VERSION,
         priority=priority,
     )
-
-
-def prepare_database(url: str) -> None:
-    """Bring the tables of the job engine to the version of this program; ours have their own migrations."""
-    DBOS.migrate(url)
-    SQLAlchemyDatasource.migrate(url)
-
-
-@contextlib.contextmanager
-def executor_lock(folder: Path, executor_id: str) -> Iterator[None]:
-    """Hold an executor's id for the life of this process.
-
-    Raises:
-        JobsError: another process holds it. Two processes of one id would run the same step at once.
-    """
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    with (folder / f"{executor_id}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JobsError(
-                f"executor {executor_id}",
-                "another process runs jobs under this id",
-                "Stop the other process; systemctl status vastus shows it",
-            ) from error
-        yield
-
-
-@dataclass(frozen=True)
-class Executor:
-    """How a process takes part in running jobs.
-
-    Attributes:
-        executor_id: stable and unique among all processes on the database, as `ct-node-worker`.
-        queues: the queues that it takes work from.
-        url: the database; `engine` is open on it.
-    """
-
-    executor_id: str
-    queues: tuple[str, ...]
-    url: str
-    engine: Engine
-
-
-class JobEngine:
-    """This process's part in running jobs. One a process; hold `executor_lock` around it.
-
-    Args:
-        executor: who takes part, and in what.
-        ledger_engine: a second SQLAlchemy engine on the same database, for the steps that are transactions: they
-            change the isolation of their connections, which must not return to the pool of `executor.engine`.
-    """
-
-    def __init__(self, executor: Executor, ledger_engine: Engine) -> None:
-        _leave_cloud_settings()
-        self._executor = executor
-        self.stopping = threading.Event()
-        self.must_restart = threading.Event()
-        serializer = DBOSPortableJSONSerializer()
-        DBOS(
-            config={
-                "name": APPLICATION,
-                "system_database_url": executor.url,
-                "system_database_engine": executor.engine,
-                "executor_id": executor.executor_id,
-                "application_version": VERSION,
-                "serializer": serializer,
-                "log_level": "WARNING",
-                "max_executor_threads": 64,
-                "run_migrations": False,
-            }
-        )
-        self.ledger = SQLAlchemyDatasource.create(
-            executor.url, engine=ledger_engine, serializer=serializer, run_migrations=False
-        )
-        for engine in (executor.engine, ledger_engine):
-            event.listen(engine, "handle_error", self._notice_full_disk)
-
-    def add(self, name: str, workflow: Callable[..., str]) -> None:
-        """Give the engine the function behind a workflow's name; before `launch`."""
-
-        def run(*arguments: Any) -> str:  # the engine marks the function that it is given; a method takes no mark
-            return workflow(*arguments)
-
-        DBOS.workflow(name=name, max_recovery_attempts=MOST_CRASHES)(run)
-
-    def launch(self) -> None:
-        """Recover what this executor left behind, and take work from its queues.
-
-        Raises:
-            JobsError: the engine does not come to take work.
-        """
-        DBOS.listen_queues(self._executor.queues)
-        DBOS.launch()
-        for name, slots in SLOTS.items():
-            # never_update: an operator's pause of a queue outlives a restart.
-            DBOS.register_queue(name, worker_concurrency=slots, polling_interval_sec=0.5, on_conflict="never_update")
-        deadline = time.monotonic() + LAUNCH_S
-        while not self.alive():
-            if time.monotonic() > deadline:
-                reason = f"it takes no work from its queues {LAUNCH_S:g} s after its start"
-                raise JobsError("the job engine", reason, "Look into the log; start the service again")
-            time.sleep(0.05)
-
-    def drain(self, limit_s: float) -> None:
-        """Take no more work, let running steps end, and let go. A step longer than the limit is left for recovery."""
-        self.stopping.set()
-        DBOS.destroy(workflow_completion_timeout_sec=math.ceil(limit_s))
-
-    def alive(self) -> bool:
-        """Whether the threads that take work from the queues run."""
-        names = {thread.name for thread in threading.enumerate()}
-        return all(f"queue-worker-{queue}" in names for queue in self._executor.queues)
-
-    def __call__(self, name: str, step: Callable[[], StepReport]) -> StepReport:
-        """Run a step with a checkpoint: a `StepRunner` for the pipeline.
-
-        Steps that only touch SQL run in one transaction with their checkpoint; `self.session()` is its session. They
-        are upserts all the same, because a rewound job runs them again. All other steps may be repeated by a crash
-        between their end and their checkpoint.
-
-        Raises:
-            StepAside: the process is stopping; the step was not begun.
-        """
-        if self.stopping.is_set():
-            raise StepAside
-        if name in _TRANSACTIONS:
-            return _REPORT.validate_python(self.ledger.run_tx_step({"name": name}, partial(_dumped, step)))
-        return _REPORT.validate_python(DBOS.run_step({"name": name}, partial(self._with_room, step)))
-
-    def patiently(self, ask: Callable[[], T]) -> T:
-        """Ask the database outside a step; where it is away, ask again until it is back: that is no fault of the job.
-
-        Raises:
-            StepAside: the process is stopping.
-        """
-        while True:
-            try:
-                return ask()
-            except (OperationalError, InterfaceError) as error:
-                log.event("database.lost", error=error)
-            if self.stopping.wait(DATABASE_WAIT_S):
-                raise StepAside
-
-    def session(self) -> Session:
-        """The session of the transaction that the current step runs in."""
-        return self.ledger.sql_session()
-
-    def _with_room(self, step: Callable[[], StepReport]) -> dict[str, Any]:
-        """Run a step; where the disk is full, wait for room and run it again: a full disk is no fault of the job."""
-        while True:
-            try:
-                return _dumped(step)
-            except Exception as error:
-                if not is_full_disk(error):
-                    raise
-                log.event("disk.low", error=error)
-            if self.stopping.wait(FULL_DISK_WAIT_S):
-                raise StepAside
-
-    def _notice_full_disk(self, context: ExceptionContext) -> None:
-        if is_full_disk(context.original_exception):
-            self.must_restart.set()
-
-
-def _dumped(step: Callable[[], StepReport]) -> dict[str, Any]:
-    return cast(dict[str, Any], _REPORT.dump_python(without_words(step), mode="json"))
-
-
-def _leave_cloud_settings() -> None:
-    """Forget variables that would give the job engine another identity or a remote part."""
-    for name in [name for name in os.environ if name.startswith("DBOS_")]:
-        del os.environ[name]

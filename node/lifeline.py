@@ -1,7 +1,8 @@
 """The life-line: one socket between the supervisor and each of its processes.
 
-The process says on it that it is ready and that it is alive. When the supervisor dies, however it dies, the socket
-closes and the process knows; so a supervisor killed with SIGKILL leaves no orphan behind.
+The process says on it that it is ready, that it is alive, and that it is leaving of its own accord. When the supervisor
+dies, however it dies, the socket closes and the process knows; so a supervisor killed with SIGKILL leaves no orphan
+behind.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 READY = b"R"
 ALIVE = b"A"
+LEAVING = b"L"
 
 
 def tie() -> tuple[socket.socket, socket.socket]:
@@ -44,6 +46,10 @@ class Lifeline:
     def alive(self) -> None:
         """Say that this process is alive."""
         self._say(ALIVE)
+
+    def leaving(self) -> None:
+        """Say that this process finishes what it has begun and ends, silently from now on."""
+        self._say(LEAVING)
 
     def _say(self, word: bytes) -> None:
         with contextlib.suppress(OSError):  # a supervisor that is gone is noticed by _listen

@@ -21,7 +21,7 @@ from structlog.typing import Processor
 from node.errors import UnknownEvent
 from node.events import EVENTS
 from node.privacy import QUOTING_LOGGERS, WITHHELD, clean, first_line, is_forbidden, without_quotations, words_of
-from node.ratelimit import RateLimit
+from node.ratelimit import RateLimit, Seldom
 
 OURS = "vastus"
 LIBRARIES = ("dbos", "pynetdicom", "pydicom", "highdicom", "sqlalchemy", "alembic", "py.warnings")
@@ -29,6 +29,8 @@ LIBRARY_LINES_PER_MINUTE = 5
 DEEPEST_FRAMES = 12
 
 EventDict = MutableMapping[str, Any]
+
+_SELDOM = Seldom()
 
 
 def configure(
@@ -42,6 +44,7 @@ def configure(
         stream: where to; standard output if None.
         process: which process of the service this is: `listener`, `worker`, `sender`, `serve`.
     """
+    _SELDOM.forget()
     target = sys.stdout if stream is None else stream
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -86,7 +89,12 @@ def event(name: str, **fields: Any) -> None:
     error = fields.get("error")
     if kind.level == "error" and isinstance(error, BaseException):
         fields["frames"] = _frames(error)
-    if structlog.is_configured():
+    if not structlog.is_configured():
+        return
+    left_out = _SELDOM.left_out((name, str(fields.get("where")))) if kind.seldom else 0
+    if left_out:
+        fields["left_out"] = left_out
+    if left_out is not None:
         getattr(structlog.get_logger(OURS), kind.level)(name, **fields)
 
 

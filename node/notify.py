@@ -26,8 +26,8 @@ class Notifier:
         return cls(environ.get("NOTIFY_SOCKET", ""), int(microseconds) / 1e6 if microseconds.isdigit() else None)
 
     def ready(self) -> None:
-        """The service is up."""
-        self._send("READY=1\nSTATUS=receiving, segmenting, delivering")
+        """The service is up: it receives."""
+        self._send("READY=1")
 
     def alive(self) -> None:
         """Feed the watchdog."""

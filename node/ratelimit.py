@@ -1,4 +1,4 @@
-"""A library may complain, but not flood: the same line comes a few times a minute, then only its count."""
+"""A complaint must not become a flood: the same line comes a few times a minute, then only its count."""
 
 from __future__ import annotations
 
@@ -76,6 +76,34 @@ class RateLimit(logging.Filter):
         for (name, _), window in over:
             if window.seen > self._lines:
                 self._report(name, window.seen - self._lines)
+
+
+class Seldom:
+    """Lets one telling of a kind pass in a minute, and counts the others.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._windows: dict[Key, _Window] = {}
+        self._lock = Lock()
+
+    def left_out(self, key: Key) -> int | None:
+        """How many tellings were left out since the last one that passed; None where this one is left out as well."""
+        with self._lock:
+            window = self._windows.get(key)
+            if window is not None and self._clock() - window.started_s < WINDOW_S:
+                window.seen += 1
+                return None
+            self._windows[key] = _Window(self._clock())
+            return 0 if window is None else window.seen
+
+    def forget(self) -> None:
+        """Let the next telling of every kind pass."""
+        with self._lock:
+            self._windows.clear()
 
 
 def _template(message: str) -> str:

@@ -6,6 +6,7 @@ instance is in `node.intake`; here are associations, and the one guard that leav
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -77,31 +78,24 @@ class Listener:
         self._associations = Associations()
         self._entity = _entity(settings)
         self._server: ThreadedAssociationServer | None = None
+        self._hold = contextlib.ExitStack()
         self._port = settings.port
 
     def start(self) -> None:
-        """Prepare the spool, open the port, and return while other threads serve it.
+        """Prepare the spool and hold it, open the port, and return while other threads serve it.
 
         Raises:
-            SpoolError: the spool cannot be used.
-            NetworkError: the port cannot be listened on.
+            SpoolError: the spool cannot be used, or another process receives into it.
+            NetworkError: the port cannot be listened on. Nothing is held then.
         """
         self._spool.prepare()
-        swept = self._spool.sweep()
-        if swept:
-            log.event("spool.swept", files=swept)
-        _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own account of every PDU; ours is in the log
-        address = (self._settings.host, self._settings.port)
-        try:
-            self._server = self._entity.start_server(address, block=False, evt_handlers=self._handlers())
-        except OSError as error:
-            raise NetworkError(
-                f"port {self._settings.port} on {self._settings.host}",
-                f"it cannot be listened on: {error.strerror or error}",
-                "End the program that uses it, or set another listener.host or listener.port",
-            ) from error
-        if self._server is not None:
-            self._port = int(self._server.server_address[1])
+        with contextlib.ExitStack() as hold:
+            hold.enter_context(self._spool.held())
+            swept = self._spool.sweep()
+            if swept:
+                log.event("spool.swept", files=swept)
+            self._open_port()
+            self._hold = hold.pop_all()
         log.event("listener.ready", ae_title=self._settings.ae_title, host=self._settings.host, port=self.port)
 
     @property
@@ -134,10 +128,11 @@ class Listener:
         return not self.open_associations
 
     def stop(self) -> None:
-        """Close the port and abort the associations that are still open."""
+        """Close the port, abort the associations that are still open, and let go of the spool."""
         self.stop_accepting()
         self._entity.shutdown()
         self.drain(1.0)
+        self._hold.close()
 
     def __enter__(self) -> Listener:
         self.start()
@@ -147,6 +142,20 @@ class Listener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _open_port(self) -> None:
+        _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own account of every PDU; ours is in the log
+        address = (self._settings.host, self._settings.port)
+        try:
+            self._server = self._entity.start_server(address, block=False, evt_handlers=self._handlers())
+        except OSError as error:
+            raise NetworkError(
+                f"port {self._settings.port} on {self._settings.host}",
+                f"it cannot be listened on: {error.strerror or error}",
+                "End the program that uses it, or set another listener.host or listener.port",
+            ) from error
+        if self._server is not None:
+            self._port = int(self._server.server_address[1])
 
     def _handlers(self) -> list[evt.EventHandlerType]:
         return [

@@ -1,7 +1,7 @@
 """The service: `vastus serve` and its three processes.
 
-The supervisor starts a listener, a worker and a sender. They meet only in the spool and in SQL, so each may crash and
-be started again alone; the listener answers the PACS whatever happens to the others::
+The supervisor starts a listener, a worker and a sender. They meet only in the spool and in SQL, so each may crash or
+hang and be started again alone; the listener answers the PACS whatever happens to the others::
 
     python -m node.service listener|worker|sender --settings FILE --lifeline DESCRIPTOR
 """
@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from config.settings import Settings, load_settings
 from db.errors import DatabaseUnreachable
 from node import compose, log
 from node.chores import mind_deliveries, mind_jobs
-from node.jobs import JobEngine, executor_lock
+from node.executor import JobEngine, executor_lock
 from node.lifeline import Lifeline
 from node.notify import Notifier
 from node.processes import TRY_AGAIN_STATUS, Command, Patience, Supervisor
@@ -61,7 +60,7 @@ def serve(
         patience: when to restart, to give up and to kill.
 
     Raises:
-        VastusError: something cannot work and nothing was started, or a process crashed too often.
+        VastusError: something cannot work and nothing was started, or the listener crashed too often.
     """
     compose.prepare(settings)
     command = command_of or partial(_command, settings_path)
@@ -90,21 +89,23 @@ class Duty:
         """How long what has begun may take to finish."""
         return ALONE_DRAIN_S if self._alone else DRAIN_S[self.role]
 
-    def stand(self, alive: Callable[[], bool], chore: Callable[[], None]) -> bool:
-        """Stay until asked to stop; do the chore every minute. Returns false where the process is no longer alive."""
+    def stand(self, alive: Callable[[], bool], chore: Callable[[], object]) -> bool:
+        """Stay until asked to stop; do the chore every minute. Returns false where the process is no longer alive.
+
+        The chore has a thread of its own: a database that answers slowly must not look like a process that hangs.
+        """
         self._line.ready()
-        chores_at = time.monotonic()
-        while alive():
-            self._line.alive()
-            if time.monotonic() >= chores_at:
-                try:
-                    chore()
-                except SQLAlchemyError as error:  # the chore can wait for the database; the process must not end
-                    log.event("database.lost", error=error, where="chores")
-                chores_at = time.monotonic() + CHORES_EVERY_S
-            if self._stop.wait(BEAT_S):
-                return True
-        return False
+        over = threading.Event()
+        threading.Thread(target=_repeat, args=(chore, over), name="chores", daemon=True).start()
+        try:
+            while alive():
+                self._line.alive()
+                if self._stop.wait(BEAT_S):
+                    return True
+            self._line.leaving()
+            return False
+        finally:
+            over.set()
 
     def _left_alone(self) -> None:
         self._alone = True
@@ -143,7 +144,7 @@ def run_worker(
     with _engine_of(base, "worker") as engine:
         compose.add_worker(engine, base, workshop or compose.workshop_of(settings), wrap)
         engine.launch()
-        log.event("worker.ready", executor=compose.executor_id("worker"))
+        log.event("worker.ready", executor=compose.executor_id(settings, "worker"))
         return _run_jobs(duty, engine, partial(mind_jobs, base.database, base.queue))
 
 
@@ -159,7 +160,7 @@ def run_sender(settings: Settings, descriptor: int, wrap: compose.Wrap | None = 
 
 @contextlib.contextmanager
 def _engine_of(base: compose.Base, role: str) -> Iterator[JobEngine]:
-    with executor_lock(base.settings.node.state_dir / "locks", compose.executor_id(role)):
+    with executor_lock(base.settings.node.state_dir / "locks", compose.executor_id(base.settings, role)):
         yield compose.job_engine_of(base, role)
 
 
@@ -169,6 +170,17 @@ def _run_jobs(duty: Duty, engine: JobEngine, chore: Callable[[], None]) -> int:
     if stopped:
         return 0
     return TRY_AGAIN_STATUS if engine.must_restart.is_set() else 1
+
+
+def _repeat(chore: Callable[[], object], over: threading.Event) -> None:
+    while not over.is_set():
+        try:
+            chore()
+        except SQLAlchemyError as error:  # the chore can wait for the database
+            log.event("database.lost", error=error, where="chores")
+        except Exception as error:  # noqa: BLE001 - boundary of a chore: it is done again; the jobs must not suffer
+            log.event("program.fault", error=error)
+        over.wait(CHORES_EVERY_S)
 
 
 def _no_chore() -> None:

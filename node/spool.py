@@ -2,6 +2,7 @@
 
 ::
 
+    lock                          held by the one process that receives
     incoming/<random>.part        while an instance is being received; swept at start
     series/<hash>/<hash>.dcm      instances as received, by series and by content
     quarantine/<hash>.dcm         what could not be understood or did not match its request
@@ -14,14 +15,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dicom_io.files import sync_folder
 from node import log
@@ -69,8 +73,33 @@ class Spool:
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             sync_folder(self.root)
 
+    @contextlib.contextmanager
+    def held(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Hold the spool for the length of the block: one process receives into it, and may sweep.
+
+        Args:
+            wait_s: how long to wait for a process that holds it and may be ending.
+
+        Raises:
+            SpoolError: another process holds it.
+        """
+        with contextlib.ExitStack() as held:
+            with _told("it cannot be locked", self.root):
+                file = held.enter_context((self.root / "lock").open("ab"))
+                taken = _locked(file, wait_s)
+            if not taken:
+                raise SpoolError(
+                    f"spool {self.root}",
+                    "another process receives into it",
+                    "Stop the other node, which systemctl status vastus shows, or set another node.state_dir",
+                )
+            yield
+
     def sweep(self) -> int:
-        """Remove what an earlier process left half received; no one was told that we have it. Returns how many."""
+        """Remove what an earlier process left half received; no one was told that we have it. Returns how many.
+
+        Only for who holds the spool: what another process is receiving looks the same.
+        """
         with _told("leftovers cannot be removed", self.incoming):
             leftovers = list(self.incoming.glob("*.part"))
             for part in leftovers:
@@ -166,7 +195,7 @@ class Spool:
 
     def _job_folder(self, job_id: str, name: str) -> Path:
         if not _JOB_ID.fullmatch(job_id):
-            raise SpoolError(f"job {job_id!r}", "this is not an id of a job", "Use the id as `vastus status` shows it")
+            raise SpoolError(f"job {job_id!r}", "this is not an id of a job", "Use the id as `vastus jobs` shows it")
         folder = self.jobs / job_id / name
         with _told("a job's folder cannot be created", folder):
             if not folder.is_dir():
@@ -203,6 +232,20 @@ class SpaceWatch:
         if changed:
             log.event("disk.low" if low else "disk.recovered", free_bytes=free, limit_bytes=self._limit_bytes)
         return not low
+
+
+def _locked(file: BinaryIO, wait_s: float) -> bool:
+    """Lock a file until it is closed, or its process ends. Returns whether that went well."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 @contextlib.contextmanager

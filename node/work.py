@@ -13,14 +13,16 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.models import Job
 from db.session import transaction
+from db.status import JobStatus
 from dicom_io.findings import figures
 from dicom_io.results import ResultFile
 from dicom_io.series import SeriesRef
 from dicom_io.uids import ResultUids
 from engine.measure import Measurements
 from node import log
+from node.executor import MOST_CRASHES, JobEngine
 from node.faults import StepAside, code_of, frames_of, is_full_disk, words_of
-from node.jobs import MOST_CRASHES, JobEngine, JobQueue
+from node.jobs import JobQueue
 from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process
 from node.spool import Spool
 from node.stages import JobOrder, SeriesStages, Workshop
@@ -113,7 +115,8 @@ class Worker:
                 raise
             except Exception as error:  # boundary of a job: it is told, and the engine records it; the next job runs
                 if is_full_disk(error):
-                    raise StepAside from error
+                    self._forgive(job_id)
+                    self.engine.leave_full_disk()
                 self._fail(job_id, code_of(error), words_of(error), frames_of(error))
                 raise
             return self._tell(job_id, outcome)
@@ -145,9 +148,14 @@ class Worker:
 
     def _forgive(self, job_id: str) -> None:
         """A job that stepped aside did not end its worker: the attempt does not count."""
-        with transaction(self.database) as session:
-            job = session.get_one(Job, job_id, with_for_update=True)
-            job.attempts = max(0, job.attempts - 1)
+
+        def forgive() -> None:
+            with transaction(self.database) as session:
+                job = session.get_one(Job, job_id, with_for_update=True)
+                if job.status == JobStatus.RUNNING.value:
+                    job.attempts = max(0, job.attempts - 1)
+
+        self.engine.patiently(forgive)  # for a moment: a full database ends this process soon
 
     def _fail(self, job_id: str, code: str, words: str, frames: Sequence[str] = ()) -> str:
         def note() -> None:

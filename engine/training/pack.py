@@ -23,15 +23,16 @@ from engine.preprocessing import PAPER
 from engine.segment import Segmenter
 from engine.segmentation import Segmentation
 from engine.synthesis import ScanRecipe, synthesise, thigh_grid
-from engine.training.demo import SHAPE
+from engine.training.demo import SHAPE, SUBJECTS
 
 JUDGE_SEEDS = (900_001, 900_002, 900_003)
 """Never drawn by the training, whose seeds are whole millions and what follows them."""
 JUDGE_SHAPE, JUDGE_SPACING_MM = (200, 256, 320), (3.0, 1.4, 1.4)
 STATEMENT = (
-    "Demonstration network, not for clinical use. It was trained in {steps} steps of one 96 x 96 x 96 patch on "
-    "synthetic CT of a built-in procedural anatomy, and on no patient. On {scans} synthetic scans that it had not "
-    "seen, its mean Dice over {count} structures and sides is {dice:.2f}; on patients it is unknown."
+    "Demonstration network, not for clinical use. It was trained on {subjects} synthetic subjects of a built-in "
+    "procedural anatomy, in {steps} steps after two phases for its coarser parts, and on no patient. On {scans} "
+    "synthetic scans that it had not seen, its mean Dice over {count} structures and sides is {dice:.2f}; on "
+    "patients it is unknown."
 )
 PHRASE = "trained on synthetic CT only"
 
@@ -48,7 +49,11 @@ def pack(run: Path, folder: Path, version: str) -> ModelPackage:
     store_weights_as_fp16(onnx)
     rows = _judge(write_package(run / "package", onnx, _card(version, "Not judged yet.")))
     statement = STATEMENT.format(
-        steps=state["step"], scans=len(JUDGE_SEEDS), count=len(rows), dice=float(np.mean([row[2] for row in rows]))
+        subjects=SUBJECTS,
+        steps=state["step"],
+        scans=len(JUDGE_SEEDS),
+        count=len(rows),
+        dice=float(np.mean([row[2] for row in rows])),
     )
     _write_table(folder / "docs" / "evaluation.csv", rows)
     return write_package(folder, onnx, _card(version, statement))

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from config.settings import Settings, SettingsProblem, load_settings
 from engine.errors import VastusError
-from node.errors import SettingsRefused
+from node.errors import ServiceError, SettingsRefused
 
 CONSOLE = Console()
 ERRORS = Console(stderr=True)
@@ -39,6 +39,17 @@ def settings_of(path: Path | None) -> Settings:
         return load_settings(path, environ)
     except SettingsProblem as problem:
         raise SettingsRefused.of(problem) from problem
+
+
+def refuse_absent(settings: Settings) -> None:
+    """See that a reader finds a database: opening an absent SQLite file would make one, owned by whoever looks.
+
+    Raises:
+        ServiceError: there is none yet.
+    """
+    kind, _, path = settings.database_url.partition(":///")
+    if kind == "sqlite" and not Path(path).exists():
+        raise ServiceError(f"database {path}", "there is none yet", "Start the service once, or name its --settings")
 
 
 def tell(error: VastusError) -> None:

@@ -7,10 +7,12 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from engine.errors import VastusError
 from node.cli import demo, doctor, jobs, segment, serve
 from node.cli.console import CONSOLE, ERRORS, tell
+from node.faults import frames_of, words_of
 
 REFUSED_STATUS = 2
 FAULT_STATUS = 1
@@ -48,9 +50,12 @@ def main() -> None:
     except VastusError as error:
         tell(error)
         sys.exit(REFUSED_STATUS)
-    except Exception:  # noqa: BLE001 - boundary of the command line: a bug is told as one
-        ERRORS.print_exception(show_locals=False)
-        ERRORS.print("[bold red]This is a fault of Vastus.[/] Please report the lines above; they name no patient.")
+    except Exception as error:  # noqa: BLE001 - boundary of the command line: a bug is told as one
+        # Neither the message of a foreign error nor the values of variables: either may name a patient.
+        ERRORS.print(f"[bold red]This is a fault of Vastus.[/] {escape(words_of(error))}")
+        for frame in frames_of(error):
+            ERRORS.print(f"  {escape(frame)}", highlight=False)
+        ERRORS.print("Please report these lines.")
         sys.exit(FAULT_STATUS)
 
 

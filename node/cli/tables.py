@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich import box
 from rich.table import Table
 
 from dicom_io.findings import Figure
@@ -15,13 +16,13 @@ Truth = Mapping[tuple[str, Side], float]
 
 def muscle_table(figures: Sequence[Figure], truth: Truth, label_set: LabelSet | None = None) -> Table:
     """Volume and mean attenuation of every structure, right and left, with the true volume where there is one."""
-    table = Table(title="Muscles and bones", title_justify="left")
-    table.add_column("structure")
+    table = Table(title="Muscles and bones", title_justify="left", box=box.SIMPLE, padding=0, pad_edge=False)
+    table.add_column("structure", no_wrap=True)
     for side in Side:
-        table.add_column(f"{side.value} ml", justify="right")
+        table.add_column(f"{side.value} ml", justify="right", no_wrap=True)
         if truth:
-            table.add_column("true ml", justify="right", style="dim")
-        table.add_column("mean HU", justify="right")
+            table.add_column("true ml", justify="right", style="dim", no_wrap=True)
+        table.add_column("mean HU", justify="right", no_wrap=True)
     found = {(each.structure, each.side, each.quantity): each for each in figures}
     group = None
     for structure in (label_set or thigh29()).structures:

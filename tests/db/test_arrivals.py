@@ -85,6 +85,44 @@ def test_a_late_instance_reopens_its_series_with_the_next_run(engine: Engine, la
         assert late.path not in job_files(session, "job-1"), "a late arrival never changes a job"
 
 
+def test_an_older_version_that_comes_again_counts_again(engine: Engine) -> None:
+    record(engine, arrival(1, "a"), arrival(1, "b", seconds=1), arrival(2, "a", seconds=2))
+    outcome = record(engine, arrival(1, "a", seconds=3))
+    assert (outcome.stored, outcome.duplicate, outcome.conflict, outcome.reopened) == (False, False, True, False)
+    with transaction(engine) as session:
+        assert len(session.scalars(select(Instance)).all()) == 3
+        assert create_job(session, outcome.series_id, new_job()) is not None
+        assert set(job_files(session, "job-1")) == {"series/1-a.dcm", "series/2-a.dcm"}
+
+
+def test_an_older_version_that_comes_again_reopens_its_series_once(engine: Engine) -> None:
+    outcome = record(engine, arrival(1, "a"), arrival(1, "b", seconds=1))
+    with transaction(engine) as session:
+        assert create_job(session, outcome.series_id, new_job()) is not None
+    assert record(engine, arrival(1, "b", seconds=2)).duplicate
+    assert record(engine, arrival(1, "a", seconds=3)).reopened
+    assert record(engine, arrival(1, "a", seconds=4)).duplicate
+    with transaction(engine) as session:
+        assert lock_series(session, outcome.series_id).run == 1
+        assert create_job(session, outcome.series_id, new_job("job-2")) is not None
+        assert job_files(session, "job-1") == ("series/1-b.dcm",), "a late arrival never changes a job"
+        assert job_files(session, "job-2") == ("series/1-a.dcm",)
+    assert record(engine, arrival(1, "a", seconds=5)).duplicate
+    with transaction(engine) as session:
+        assert open_series_ids(session) == ()
+
+
+def test_a_uid_used_by_two_series_counts_in_each(engine: Engine) -> None:
+    other = replace(arrival(1, "x", seconds=1, series="9.9"), sop_instance_uid="1.2.3.1")
+    first, second = record(engine, arrival(1, "a")), record(engine, other)
+    assert second.conflict
+    with transaction(engine) as session:
+        for number, outcome in enumerate((first, second)):
+            assert create_job(session, outcome.series_id, new_job(f"job-{number}")) is not None
+        assert job_files(session, "job-0") == ("series/1-a.dcm",)
+        assert job_files(session, "job-1") == ("series/1-x.dcm",)
+
+
 def test_an_older_time_never_shortens_the_wait(engine: Engine) -> None:
     record(engine, arrival(1, seconds=10), arrival(2, seconds=3))
     with transaction(engine) as session:

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 from peers.sample_rows import RESULTS, T0, arrival, attempt, make_job, new_job, record
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
+from db.models import Series
 from db.queries import (
     PendingDelivery,
     WaitingChain,
@@ -22,6 +23,7 @@ from db.queries import (
     plan_deliveries,
     record_delivery_attempt,
     record_results,
+    refused_destinations,
     send_again,
     unfinished_since,
     waiting_chains,
@@ -83,8 +85,11 @@ def test_refused_objects_wait_again_on_an_operators_word(planned: Engine) -> Non
         for kind in ("seg", "sr", "sc"):
             record_delivery_attempt(session, attempt(3, DeliveryStatus.REFUSED, kind))
         assert waiting_chains(session) == ()
+        assert refused_destinations(session, "job-1") == ("pacs",)
         assert send_again(session, "job-1", "pacs") == 3
-        assert waiting_chains(session) == (WaitingChain("job-1", "pacs", 3),)
+        assert refused_destinations(session, "job-1") == ()
+        series = session.scalars(select(Series.correlation_id)).one()
+        assert waiting_chains(session) == (WaitingChain("job-1", "pacs", 3, series),)
 
 
 def test_jobs_are_listed_the_newest_first(planned: Engine) -> None:

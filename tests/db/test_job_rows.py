@@ -84,6 +84,29 @@ def test_a_job_ends_with_a_reason_and_may_be_queued_again(
     assert summary_of(engine) == (JobStatus.QUEUED, None, None, 1)
 
 
+@pytest.mark.parametrize("attempts", [1, 5])
+def test_a_job_at_its_end_is_not_begun_again(engine: Engine, attempts: int) -> None:
+    """As when its worker dies between the last commit and the last word of the job engine, and the job is replayed."""
+    make_job(engine)
+    with transaction(engine) as session:
+        start_job(session, "job-1")
+        park_job(session, "job-1", "not_ct", "it is MR")
+        before = job_summary(session, "job-1")
+        assert [start_job(session, "job-1") for _ in range(attempts)] == [1] * attempts
+        assert job_summary(session, "job-1") == before
+        finish_job(session, "job-1", {}, "rule", "0" * 64)
+        start_job(session, "job-1")
+    assert summary_of(engine) == (JobStatus.DONE, None, None, 1)
+
+
+def test_a_failed_job_is_begun_again(engine: Engine) -> None:
+    make_job(engine)
+    with transaction(engine) as session:
+        fail_job(session, "job-1", "os_error", "the disk")
+        assert start_job(session, "job-1") == 1
+    assert summary_of(engine) == (JobStatus.RUNNING, None, None, 1)
+
+
 def test_run_again_on_purpose(engine: Engine) -> None:
     make_job(engine)
     with transaction(engine) as session:

@@ -100,7 +100,8 @@ def _measured(volume: Volume, segmentation: Segmentation) -> Measurements:
         if values.size == 0:
             rows.append(SegmentMeasurement(segment, 0, 0.0, None, None, False))
             continue
-        cut, ml = bool(mask[[0, -1]].any()), values.size * volume.grid.voxel_volume_mm3 / 1000
+        cut = any(bool(mask.take([0, -1], axis=axis).any()) for axis in range(3))
+        ml = values.size * volume.grid.voxel_volume_mm3 / 1000
         mean, sd = float(values.mean()), float(values.std())
         rows.append(SegmentMeasurement(segment, values.size, ml, mean, sd, cut))
     return Measurements(tuple(rows))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -253,6 +255,25 @@ def test_a_missing_file_is_not_called_damaged(tmp_path: Path) -> None:
     with pytest.raises(DicomIoError, match="cannot be opened") as caught:
         read_header(tmp_path / "absent.dcm")
     assert not isinstance(caught.value, NotUnderstood)
+
+
+def test_a_failing_disk_is_not_called_damaged(ct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(header_module, "read_preamble", fail)
+    with pytest.raises(DicomIoError, match="Input/output error") as caught:
+        read_header(ct)
+    assert not isinstance(caught.value, NotUnderstood)
+
+
+def test_a_seek_before_the_start_is_damage(ct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seek_back(reader: BinaryIO, **_: object) -> None:
+        reader.seek(-1)
+
+    monkeypatch.setattr(header_module, "read_preamble", seek_back)
+    with pytest.raises(NotUnderstood):
+        read_header(ct)
 
 
 def test_quiet_restores_the_filters_whatever_the_order_of_leaving() -> None:

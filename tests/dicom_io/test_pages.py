@@ -17,8 +17,8 @@ from dicom_io.errors import DicomIoError
 from dicom_io.findings import Findings, ResultRequest
 from dicom_io.page_table import split_in_two, table_rows
 from dicom_io.page_text import AMBER, Style, width_of, wrapped
-from dicom_io.pages import PAGE_SIZE, draw_page, write_page
-from dicom_io.planes import Box, axial_plane, box_of, coronal_plane, picture
+from dicom_io.pages import FOOTNOTE, FOOTNOTE_MARK, PAGE_SIZE, draw_page, write_page
+from dicom_io.planes import Box, axial_levels, axial_plane, box_of, coronal_plane, picture
 from engine.labels import Side, thigh29
 from engine.measure import Measurements, SegmentMeasurement
 from engine.segmentation import Segmentation
@@ -127,9 +127,9 @@ def test_the_table_sums_groups_and_marks_what_is_cut() -> None:
     anterior = tables[0][0]
     assert anterior.right.volume_ml == pytest.approx(1 + 3 + 5 + 7 + 9)
     assert anterior.right.mean_hu == pytest.approx(30.0)
-    assert anterior.right.truncated and tables[0][1].right.truncated
-    assert not tables[1][0].right.truncated
-    assert anterior.left.volume_ml is None
+    assert anterior.right.partial and tables[0][1].right.partial
+    assert not tables[1][0].right.partial
+    assert anterior.left.volume_ml is None and not anterior.left.partial
     left, right = split_in_two(tables)
     assert left + right == tuple(row for table in tables for row in table)
     assert abs(len(left) - len(right)) <= 5
@@ -143,9 +143,19 @@ def test_a_group_s_mean_is_weighted_with_the_voxels() -> None:
     assert table_rows(Measurements(tuple(rows)), thigh29())[0][0].right.mean_hu == pytest.approx(30.0)
 
 
+def test_a_sum_without_one_of_its_members_is_marked() -> None:
+    rows = [SegmentMeasurement(segment, 100, 100.0, 40.0, 5.0, False) for segment in thigh29().segments]
+    rows[2] = SegmentMeasurement(rows[2].segment, 0, 0.0, None, None, False)  # rectus femoris, right
+    anterior, medial, *_ = table_rows(Measurements(tuple(rows)), thigh29())
+    assert anterior[0].right.volume_ml == pytest.approx(400.0)
+    assert anterior[0].right.partial
+    assert not any(cell.partial for cell in (anterior[0].left, medial[0].right, medial[0].left))
+    assert not any(row.right.partial for row in anterior[1:])  # of one structure it is known: not found
+
+
 def test_an_amber_star_marks_a_truncated_volume(make_request: MakeRequest) -> None:
     labels = np.zeros((6, 16, 24), dtype=np.uint8)
-    labels[2:4, 4:8, 4:8] = 1
+    labels[2:4, 4:14, 4:8] = np.arange(1, 11)[:, None]  # all of the first group
     whole = make_request(labels=labels)
     cut_rows = tuple(replace(row, truncated=row.voxels > 0) for row in whole.findings.measurements.segments)
     cut = replace(whole, findings=replace(whole.findings, measurements=Measurements(cut_rows)))
@@ -156,6 +166,51 @@ def test_an_amber_star_marks_a_truncated_volume(make_request: MakeRequest) -> No
 
     assert amber_pixels(whole) == 0
     assert amber_pixels(cut) > 20
+
+
+def test_the_footnote_fits_the_page() -> None:
+    assert width_of(FOOTNOTE_MARK + FOOTNOTE, Style(20)) <= PAGE_SIZE[0] - 80
+
+
+def femora(first: int, last: int) -> Segmentation:
+    """Two femora from one slice to another on a grid of 100 slices, 4 mm apart from z = 0."""
+    labels = np.zeros((100, 8, 12), dtype=np.uint8)
+    femur = thigh29().structure("femur").value
+    labels[first : last + 1, 3:5, 2:4] = 2 * femur - 1
+    labels[first : last + 1, 3:5, 8:10] = 2 * femur
+    affine = np.diag([0.0, 5.0, 0.0, 1.0])
+    affine[2, 0], affine[0, 2] = 4.0, 5.0
+    return Segmentation(labels, Grid(labels.shape, affine), thigh29())
+
+
+@pytest.mark.parametrize(("first", "last", "named"), [(1, 98, True), (0, 98, False), (1, 99, False), (0, 99, False)])
+def test_levels_have_names_only_on_a_whole_femur(first: int, last: int, named: bool) -> None:
+    levels = axial_levels(femora(first, last))
+    names = [level.name for level in levels]
+    heights = [f"z {round(level.z_mm)} mm (LPS)" for level in levels]
+    assert names == (["Hip", "Proximal", "Mid", "Distal"] if named else heights)
+    top_mm, length_mm = 4.0 * last, 4.0 * (last - first)
+    assert levels[0].z_mm == pytest.approx(top_mm - 0.05 * length_mm)
+
+
+def test_a_femur_cut_at_the_side_keeps_its_levels() -> None:
+    whole = femora(10, 90)
+    labels = whole.labels.copy()
+    labels[:, :, :2] = labels[:, :, 2:3]
+    assert labels[:, :, 0].any()
+    assert axial_levels(replace(whole, labels=labels))[0].name == "Hip"
+
+
+def test_the_ends_of_a_coronal_scan_are_its_first_and_last_rows() -> None:
+    axial = femora(0, 98)
+    labels, affine = np.ascontiguousarray(axial.labels.transpose(1, 0, 2)), axial.grid.affine[:, [1, 0, 2, 3]]
+    coronal = Segmentation(labels, Grid(labels.shape, affine), thigh29())
+    assert axial_levels(coronal)[0].name.startswith("z ")
+
+
+def test_levels_without_a_femur_are_heights() -> None:
+    levels = axial_levels(findings_of((1, 1, 1)).segmentation)
+    assert all(level.name.startswith("z ") for level in levels)
 
 
 def test_words_wrap_within_the_width() -> None:
@@ -174,6 +229,12 @@ def test_the_page_as_dicom(make_request: MakeRequest) -> None:
     assert dataset.BurnedInAnnotation == "NO"
     assert dataset.ConversionType == "SYN"
     assert dataset.SOPInstanceUID == request.uids.sc_instance
+    sources = [header.SOPInstanceUID for header in request.source.headers]
+    assert [item.ReferencedSOPInstanceUID for item in dataset.SourceImageSequence] == sources
+    (series,) = dataset.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == request.source.headers[0].SeriesInstanceUID
+    assert [item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence] == sources
+    assert (dataset.ImageLaterality, "Laterality" in dataset) == ("B", False)
     again = BytesIO()
     write_page(make_request(), again)
     assert again.getvalue() == out.getvalue()
@@ -186,6 +247,7 @@ def test_dciodvfy_finds_no_fault(make_request: MakeRequest, output_of: Callable[
     output = output_of("dciodvfy", path)
     assert "SCImage" in output
     assert "Error" not in output
+    assert "Laterality" not in output
 
 
 def test_nothing_found_is_no_page(make_request: MakeRequest) -> None:

@@ -12,6 +12,7 @@ from pydicom import dcmread
 from dicom_io.errors import NotUnderstood, SeriesParked
 from dicom_io.header import read_header
 from dicom_io.series import SeriesRef, SeriesRules, open_series, read_volume
+from engine.fitness import NotThighs, find_thighs
 
 CLINICAL = SeriesRules(min_slices=50, min_coverage_mm=200.0)
 ANY = SeriesRules(min_slices=3, min_coverage_mm=0.0)
@@ -64,6 +65,22 @@ def test_every_real_series_is_opened_or_parked(shared_data: Path) -> None:
     assert outcomes == EXPECTED
 
 
+def test_no_real_series_passes_for_thighs(shared_data: Path, tmp_path: Path) -> None:
+    """None of them shows thighs; the lax rules leave that to the look at the pixels."""
+    refs = [ref for refs in series_of(shared_data / "dicom").values() for ref in refs]
+    opened = []
+    for ref in [*refs, with_uids(shared_data, tmp_path)]:
+        try:
+            volume = read_volume(open_series(ref, ANY))
+        except SeriesParked:
+            continue
+        opened.append(volume.grid.shape[0])
+        with pytest.raises(NotThighs) as caught:
+            find_thighs(volume)
+        assert caught.value.reason and caught.value.remedy
+    assert opened == [3, 20]
+
+
 def test_only_the_series_that_lost_its_uids_is_refused_at_the_door(shared_data: Path) -> None:
     refused = set()
     for refs in series_of(shared_data / "dicom").values():
@@ -76,14 +93,19 @@ def test_only_the_series_that_lost_its_uids_is_refused_at_the_door(shared_data: 
     assert refused == {"siemens-abdomen-j2k-20-slices"}
 
 
-def test_a_jpeg_2000_series_is_decoded(shared_data: Path, tmp_path: Path) -> None:
+def with_uids(shared_data: Path, folder: Path) -> SeriesRef:
+    """The abdomen with UIDs; its anonymiser blanked what the file meta information still knows."""
     for path in (shared_data / "dicom" / "siemens-abdomen-j2k-20-slices").iterdir():
-        dataset = dcmread(path)  # its anonymiser blanked what the file meta information still knows
+        dataset = dcmread(path)
         dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.3.4"
-        dataset.save_as(tmp_path / path.name)
-    source = open_series(SeriesRef("1.2.3", "1.2.3.4", tuple(tmp_path.iterdir())), ANY)
+        dataset.save_as(folder / path.name)
+    return SeriesRef("1.2.3", "1.2.3.4", tuple(folder.iterdir()))
+
+
+def test_a_jpeg_2000_series_is_decoded(shared_data: Path, tmp_path: Path) -> None:
+    source = open_series(with_uids(shared_data, tmp_path), ANY)
     assert source.grid.shape == (20, 512, 512)
     np.testing.assert_allclose(source.grid.spacing_mm, (2.0, 0.9765625, 0.9765625))
     np.testing.assert_allclose(source.grid.affine[:3, 3], (-249.51171875, -437.51171875, -804.5))

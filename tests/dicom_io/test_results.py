@@ -139,9 +139,40 @@ def test_findings_of_another_grid_are_refused(make_request: MakeRequest) -> None
         check_request(replace(request, findings=make_request(axes="slices downwards").findings))
 
 
+def test_a_grid_turned_in_its_plane_is_refused(make_request: MakeRequest) -> None:
+    request = make_request()
+    turn, angle = np.eye(4), np.deg2rad(2.0)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    grid = request.source.grid
+    affine = turn @ grid.affine
+    affine[:3, 3] = grid.affine[:3, 3]  # the first voxel of every slice stays where it is
+    segmentation = Segmentation(request.findings.segmentation.labels, Grid(grid.shape, affine), thigh29())
+    with pytest.raises(DicomIoError, match="mm off the grid"):
+        check_request(replace(request, findings=replace(request.findings, segmentation=segmentation)))
+
+
 def test_an_empty_segmentation_is_refused(make_request: MakeRequest) -> None:
     with pytest.raises(DicomIoError, match="no voxel"):
         check_request(make_request(labels=np.zeros((6, 16, 24), dtype=np.uint8)))
+
+
+def test_the_model_s_digest_is_the_serial_number(make_request: MakeRequest, tmp_path: Path) -> None:
+    for file in write_all(make_request(), tmp_path).files:
+        dataset = dcmread(file.path)
+        assert (dataset.DeviceSerialNumber, dataset.SoftwareVersions) == ("ab" * 32, "0.1.0")
+
+
+def test_lossy_compression_of_any_source_image_is_handed_on(make_request: MakeRequest, tmp_path: Path) -> None:
+    request = make_request()
+    lossy = request.source.headers[3]
+    lossy.LossyImageCompression, lossy.LossyImageCompressionRatio = "01", 10
+    lossy.LossyImageCompressionMethod = "ISO_10918_1"
+    for file in write_all(request, tmp_path / "lossy").files[::2]:
+        dataset = dcmread(file.path)
+        assert dataset.LossyImageCompression == "01"
+        assert (dataset.LossyImageCompressionRatio, dataset.LossyImageCompressionMethod) == (10, "ISO_10918_1")
+    for file in write_all(make_request(), tmp_path / "exact").files[::2]:
+        assert dcmread(file.path).get("LossyImageCompression", "00") == "00"
 
 
 def test_series_descriptions_name_the_model_and_its_training(provenance: Provenance) -> None:

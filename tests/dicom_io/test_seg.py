@@ -151,13 +151,20 @@ def test_every_source_image_is_referred_to(make_request: MakeRequest) -> None:
     assert [item.ReferencedSOPInstanceUID for item in seg.SourceImageSequence] == expected
 
 
-def test_an_unknown_slice_thickness_stays_unknown(make_request: MakeRequest) -> None:
+@pytest.mark.parametrize("absent", [True, False])
+def test_planes_of_unknown_thickness_are_as_thick_as_their_distance(
+    make_request: MakeRequest, output_of: Callable[..., str], tmp_path: Path, absent: bool
+) -> None:
     def forget(header: Dataset) -> None:
         header.SliceThickness = None
+        if absent:
+            del header.SliceThickness
 
-    seg = dcmread(BytesIO(written(make_request(change=forget))))
-    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    assert "SliceThickness" not in measures
+    path = tmp_path / "seg.dcm"
+    path.write_bytes(written(make_request(change=forget)))
+    measures = dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SliceThickness == measures.SpacingBetweenSlices == pytest.approx(2.0)
+    assert "Error" not in output_of("dciodvfy", path)
 
 
 def test_our_writer_says_what_highdicom_says(make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
     MRImageStorage,
     PositronEmissionTomographyImageStorage,
     SecondaryCaptureImageStorage,
@@ -157,6 +161,30 @@ def raw_text(change: Edit) -> Edit:
     return apply
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientID", "OTHER-99"),
+        ("IssuerOfPatientID", "Elsewhere"),
+        ("PatientName", "Other^Person"),
+        ("PatientBirthDate", "19010203"),
+        ("PatientSex", "M"),
+        ("PatientID", ""),
+    ],
+)
+def test_images_of_several_patients_are_no_series(ref: SeriesRef, keyword: str, value: str) -> None:
+    own = str(dcmread(ref.files[0]).get(keyword, ""))
+    edit([ref.files[5]], setting(keyword, value))
+    error = parked(ref)
+    assert (error.code, keyword in error.reason) == ("several_patients", True)
+    assert not [word for word in (own, value) if len(word) > 1 and word in str(error)]
+
+
+def test_a_patient_is_told_apart_by_more_than_padding(ref: SeriesRef) -> None:
+    edit([ref.files[5]], setting("PatientID", " SYNTH-0 "))
+    assert open_series(ref, ANY).grid.shape == SHAPE
+
+
 def test_missing_slices_are_named(ref: SeriesRef) -> None:
     kept = tuple(path for number, path in enumerate(ref.files, 1) if number not in (4, 5, 7))
     error = parked(SeriesRef(ref.study_uid, ref.series_uid, kept))
@@ -218,6 +246,28 @@ def test_a_damaged_header_is_parked_and_names_the_file(ref: SeriesRef) -> None:
     assert (error.code, "0002.dcm" in error.reason) == ("unreadable", True)
 
 
+def test_a_failing_machine_is_no_reason_to_park(ref: SeriesRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_with(error: Exception) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("dicom_io.series.dcmread", fail)
+
+    fail_with(OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises(DicomIoError, match="Too many open files") as caught:
+        open_series(ref, ANY)
+    assert isinstance(caught.value.__cause__, OSError)
+    fail_with(MemoryError())
+    with pytest.raises(MemoryError):
+        open_series(ref, ANY)
+
+
+def test_a_vanished_file_is_no_reason_to_park(ref: SeriesRef) -> None:
+    ref.files[2].unlink()
+    with pytest.raises(DicomIoError, match=r"0003\.dcm.*No such file"):
+        open_series(ref, ANY)
+
+
 def test_the_reference_must_name_the_files_own_series(ref: SeriesRef) -> None:
     assert parked(SeriesRef(ref.study_uid, "1.2.3", ref.files)).code == "not_a_volume"
 
@@ -251,6 +301,22 @@ def test_find_series_without_dicom_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not DICOM")
     with pytest.raises(DicomIoError, match="no DICOM file"):
         find_series(tmp_path)
+
+
+def test_find_series_leaves_a_media_directory_out(
+    ref: SeriesRef, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = Dataset()
+    directory.FileSetID, directory.DirectoryRecordSequence = "MEDIA", []
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
+    with caplog.at_level(logging.WARNING, logger="dicom_io"):
+        (found,) = find_series(tmp_path)
+    assert (found.series_uid, len(found.files)) == (ref.series_uid, 8)
+    assert "1 files" in caplog.text
 
 
 def test_find_series_does_not_pass_over_a_damaged_slice(ref: SeriesRef) -> None:

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from dicom_io.codes import TRUNCATED, YES
 from dicom_io.findings import FIGURE_DECIMALS, Figure, ResultRequest, figures, segment_figures, tracking_id
 from dicom_io.sr import write_sr
-from dicom_io.uids import tracking_uid
+from dicom_io.uids import CODING_SCHEME_UID, tracking_uid
 from engine.labels import Side, thigh29
 from engine.measure import SegmentMeasurement
 
@@ -116,6 +116,7 @@ def test_it_says_who_made_it_and_from_what(make_request: MakeRequest) -> None:
     dataset = dcmread(BytesIO(written(make_request())))
     scheme = dataset.CodingSchemeIdentificationSequence[0]
     assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeName) == ("99VASTUS", "Vastus")
+    assert scheme.CodingSchemeUID == CODING_SCHEME_UID
     last = dataset.ContentSequence[-1]
     assert last.ConceptNameCodeSequence[0].CodeValue == "C0034375"
     assert [item.TextValue for item in last.ContentSequence] == [

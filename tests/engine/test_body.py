@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from engine.body import body_on, find_body
 from engine.errors import VolumeError
-from engine.resample import PATIENT_AXES, network_grid, sample_linear
+from engine.resample import PATIENT_AXES, closest_orientation, network_grid, sample_linear
 from engine.volume import Grid, Volume
 
 
@@ -42,6 +42,26 @@ def test_noise_does_not_eat_the_fat(legs: Callable[[Grid], Volume]) -> None:
     noise = np.random.default_rng(1).normal(0, 80, volume.hu.shape)
     clean, noisy = (find_body(hu, volume.grid).mask for hu in (volume.hu, (volume.hu + noise).astype(np.int16)))
     assert (clean != noisy).mean() < 0.01
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("extra", [0, 1, 2, 3])
+@pytest.mark.parametrize("reversed_axis", [False, True])
+def test_a_body_cut_by_the_scan_reaches_its_last_planes(axis: int, extra: int, reversed_axis: bool) -> None:
+    shape = [20, 20, 20]
+    shape[axis] += extra
+    affine = np.eye(4)
+    affine[:3, :3] = PATIENT_AXES
+    affine[:3, axis] *= -1 if reversed_axis else 1
+    orientation = closest_orientation(Grid((shape[0], shape[1], shape[2]), affine))
+    scan = orientation.turn_grid(Grid((shape[0], shape[1], shape[2]), affine))
+    hu = orientation.turn(np.full(shape, 50, dtype=np.int16))
+    body = find_body(hu, scan)
+    assert body.step == (4, 4, 4)
+    network = network_grid(scan, body.points(), 8.0, (1.0, 1.0, 1.0))
+    assert network.shape == scan.shape
+    assert body_on(network, body, sample_linear(hu, scan, network)).all()
+    assert body.on(scan).all()
 
 
 def test_air_holds_no_body() -> None:

@@ -34,7 +34,7 @@ def test_it_equals_a_loop_over_the_segments(seed: int) -> None:
         values = np.clip(volume.hu[inside].astype(np.int64), -1024, 3071)
         assert row.voxels == values.size
         assert row.volume_ml == pytest.approx(values.size * 0.8 * 0.9 * 2.5 / 1000)
-        assert row.truncated == bool(inside[[0, -1]].any())
+        assert row.truncated == (inside.sum() > inside[1:-1, 1:-1, 1:-1].sum())
         if values.size:
             assert row.mean_hu == int(values.sum()) / values.size
             assert row.sd_hu == pytest.approx(values.std(), abs=1e-9)
@@ -44,9 +44,22 @@ def test_it_equals_a_loop_over_the_segments(seed: int) -> None:
 
 def test_a_structure_inside_the_scan_is_not_truncated() -> None:
     labels = np.zeros(GRID.shape, dtype=np.uint8)
-    labels[1:-1, 2:4, :] = 8
+    labels[1:-1, 1:-1, 1:-1] = 8
     row = measure(Volume(np.full(GRID.shape, 50, np.int16), GRID), Segmentation(labels, GRID, thigh29())).segments[7]
-    assert (row.voxels, row.mean_hu, row.sd_hu, row.truncated) == (110, 50.0, 0.0, False)
+    assert (row.voxels, row.mean_hu, row.sd_hu, row.truncated) == (5 * 7 * 9, 50.0, 0.0, False)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_structure_that_touches_any_face_of_the_scan_is_truncated(axis: int, end: int) -> None:
+    labels = np.zeros(GRID.shape, dtype=np.uint8)
+    labels[3, 4, 5] = 7
+    place = [3, 4, 5]
+    place[axis] = end
+    labels[tuple(place)] = 8
+    scan = Volume(np.full(GRID.shape, 50, np.int16), GRID)
+    rows = measure(scan, Segmentation(labels, GRID, thigh29())).segments
+    assert [row.segment.number for row in rows if row.truncated] == [8]
 
 
 def test_labels_of_another_grid_are_refused() -> None:

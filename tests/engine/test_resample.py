@@ -94,6 +94,23 @@ def test_both_ways_agree_on_aligned_grids(scan: Grid, seed: int) -> None:
     assert np.array_equal(back[~half_way], general_back[~half_way])
 
 
+@settings(max_examples=25, deadline=None)
+@given(scan_grids(angles_deg=(7.0, 25.0)), st.tuples(*[st.floats(-80, 80)] * 3), st.integers(0, 1000))
+def test_labels_on_an_oblique_grid_are_those_of_the_nearest_voxels(
+    scan: Grid, moved_mm: tuple[float, float, float], seed: int
+) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = resample.PATIENT_AXES * (5.0, 4.0, 3.0)
+    affine[:3, 3] = points_of(scan).mean(axis=(0, 1, 2)) - 20 + np.array(moved_mm)
+    network = Grid((8, 9, 11), affine)
+    labels = np.random.default_rng(seed).integers(1, 30, network.shape).astype(np.uint8)
+    place = np.floor(network.to_index(points_of(scan)) + 0.5).astype(int)
+    inside = np.all((place >= 0) & (place < network.shape), axis=-1)
+    within = np.clip(place, 0, np.array(network.shape) - 1)
+    expected = np.where(inside, labels[within[..., 0], within[..., 1], within[..., 2]], 0)
+    assert np.array_equal(sample_nearest(labels, network, scan), expected)
+
+
 def test_on_whole_voxels_it_is_torchs_interpolation() -> None:
     hu = np.random.default_rng(3).integers(-1000, 2000, (30, 40, 50)).astype(np.int16)
     grid = Grid(hu.shape, np.array([[0, 0, 0.8, 1], [0, 0.8, 0, 2], [1.0, 0, 0, 3], [0, 0, 0, 1]], dtype=float))

@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from engine.backends import BACKENDS, open_session
+from engine.backends import BACKENDS, Session, open_session
 from engine.errors import SideError, VolumeError
 from engine.labels import thigh29
+from engine.measure import measure
 from engine.package import ModelPackage
-from engine.preprocessing import Preprocessing
+from engine.preprocessing import PAPER, Preprocessing
+from engine.resample import PATIENT_AXES
 from engine.segment import Segmenter
 from engine.volume import Grid, Volume
 
@@ -47,21 +50,66 @@ class Thresholds:
         return logits
 
 
+BODIES = {  # middle and half axes of an ellipsoid in mm: x outwards from the middle of the leg, y, z
+    "vastus_lateralis": ((42, -15, 40), (18, 22, 48)),
+    "rectus_femoris": ((-5, -48, 20), (22, 16, 60)),
+    "biceps_femoris": ((8, 48, -35), (22, 16, 50)),
+    "gracilis": ((-45, 12, -50), (14, 18, 40)),
+    "femur": ((0, 0, -5), (20, 20, 95)),
+}
+CODES = {key: round(PAPER.hu_low + 221 * (n + 1) / 6) for n, key in enumerate(BODIES)}  # HU inside the paper's window
+
+
+class Codes:
+    """A network that reads the class from the attenuation, wherever it is the same all around a voxel."""
+
+    name = "codes"
+    precision = "fp32"
+
+    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = np.zeros((len(windows), 30, *windows.shape[2:]), dtype=np.float32)
+        logits[:, 0] = 0.5
+        for window, classes in zip(windows[:, 0], logits, strict=True):
+            hu = PAPER.hu_low + (PAPER.hu_high - PAPER.hu_low) * np.sqrt(window)
+            # Between two bodies lies every attenuation, also that of a third.
+            even = ndimage.maximum_filter(hu, 3) - ndimage.minimum_filter(hu, 3) < 4
+            for key, code in CODES.items():
+                classes[thigh29().structure(key).value] = even & (np.abs(hu - code) < 4)
+        return logits
+
+
+def coded_patient(grid: Grid) -> tuple[Volume, NDArray[np.uint8]]:
+    """Two legs of fat with bodies that are alike neither upside down nor side by side, and their true labels."""
+    points = grid.to_patient(np.moveaxis(np.indices(grid.shape), 0, -1).astype(np.float64))
+    hu, truth = np.full(grid.shape, -1000, np.int16), np.zeros(grid.shape, np.uint8)
+    for left, outwards in enumerate((-1, 1)):
+        hu[np.hypot(points[..., 0] - outwards * 90, points[..., 1]) < 75] = -100
+        for key, ((x, y, z), half_axes) in BODIES.items():
+            middle = (outwards * (90 + x), y, z + 15 * left)
+            inside = (((points - middle) / half_axes) ** 2).sum(axis=-1) < 1
+            hu[inside], truth[inside] = CODES[key], 2 * thigh29().structure(key).value - 1 + left
+    return Volume(hu, grid), truth
+
+
 @pytest.fixture
 def segmenter() -> Segmenter:
+    return segmenter_of(Thresholds())
+
+
+def segmenter_of(session: Session, spacing_mm: tuple[float, float, float] = (5.0, 4.0, 4.0)) -> Segmenter:
     package = ModelPackage(
         folder=Path("nowhere"),
         name="thresholds",
         version="1",
         digest="",
         label_set=thigh29(),
-        preprocessing=Preprocessing(spacing_mm=(5.0, 4.0, 4.0), window=(32, 32, 32)),
+        preprocessing=Preprocessing(spacing_mm=spacing_mm, window=(32, 32, 32)),
         training_statement="",
         training_phrase="",
         demonstration=True,
         onnx=Path("nowhere"),
     )
-    return Segmenter(package, Thresholds(), 0.25)
+    return Segmenter(package, session, 0.25)
 
 
 def scan_grid(scan: str) -> Grid:
@@ -81,12 +129,15 @@ def scan_grid(scan: str) -> Grid:
 def test_sides_and_places_are_right_in_every_position(
     scan: str, segmenter: Segmenter, legs: Callable[[Grid], Volume]
 ) -> None:
-    volume = legs(scan_grid(scan))
+    grid = scan_grid(scan)
+    points = grid.to_patient(np.moveaxis(np.indices(grid.shape), 0, -1).astype(np.float64))
+    x, _, z = np.moveaxis(points, -1, 0)
+    hu = legs(grid).hu
+    hu[(hu > -100) & ((z < -60) | (z > 85))] = -100  # fat at the ends, more below: head and feet cannot be confused
+    volume = Volume(hu, grid)
     calls: list[tuple[int, int]] = []
     labels = segmenter.segment(volume, lambda done, total: calls.append((done, total))).labels
 
-    points = volume.grid.to_patient(np.moveaxis(np.indices(volume.grid.shape), 0, -1).astype(np.float64))
-    x = points[..., 0]
     for value, tissue in ((FEMUR, volume.hu > 500), (VASTUS, volume.hu == 55)):
         for left, side in enumerate((x < 0, x > 0)):
             truth, found = tissue & side, labels == 2 * value - 1 + left
@@ -95,6 +146,33 @@ def test_sides_and_places_are_right_in_every_position(
             assert np.abs(points[truth].mean(axis=0) - points[found].mean(axis=0)).max() < 1.0
     assert set(np.unique(labels)) == {0, 2 * VASTUS - 1, 2 * VASTUS, 2 * FEMUR - 1, 2 * FEMUR}
     assert calls[-1][0] == calls[-1][1] == len(calls)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_every_body_is_found_where_it_is(scan: str) -> None:
+    volume, truth = coded_patient(scan_grid(scan))
+    labels = segmenter_of(Codes()).segment(volume, lambda done, total: None).labels
+    points = volume.grid.to_patient(np.moveaxis(np.indices(volume.grid.shape), 0, -1).astype(np.float64))
+    assert set(np.unique(labels)) == set(np.unique(truth))
+    for number in set(np.unique(truth)) - {0}:
+        away_mm = points[labels == number].mean(axis=0) - points[truth == number].mean(axis=0)
+        assert np.abs(away_mm).max() < min(volume.grid.spacing_mm) / 2
+
+
+@pytest.mark.parametrize("slices", [60, 61, 62, 63])
+@pytest.mark.parametrize("direction", [HEAD, FEET])
+def test_legs_that_go_on_are_labelled_up_to_the_ends_and_truncated(
+    slices: int, direction: tuple[int, int, int], legs: Callable[[Grid], Volume]
+) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = PATIENT_AXES * (1.0, 4.0, 4.0)
+    affine[:3, 0] = direction
+    affine[:3, 3] = (-200.0, -100.0, 0.0)
+    volume = legs(Grid((slices, 50, 100), affine))
+    found = segmenter_of(Thresholds(), (2.0, 4.0, 4.0)).segment(volume, lambda done, total: None)
+    expected = {2 * value - 1 + left for value in (FEMUR, VASTUS) for left in (0, 1)}
+    assert set(np.unique(found.labels[0])) == set(np.unique(found.labels[-1])) == {0} | expected
+    assert {row.segment.number for row in measure(volume, found).segments if row.truncated} == expected
 
 
 def test_one_leg_has_no_side(segmenter: Segmenter, legs: Callable[[Grid], Volume]) -> None:

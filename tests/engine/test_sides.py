@@ -47,7 +47,7 @@ def test_each_leg_gets_its_side_however_the_patient_lies(
     classes = np.zeros(GRID.shape, dtype=np.uint8)
     truth = np.zeros(GRID.shape, dtype=np.uint8)
     for left, middle in enumerate(legs.values()):
-        inner = middle + (0.6 if left == 0 else -0.6) * half_mm
+        inner = middle + (0.6 if left == 0 else -0.6) * (half_mm + converge * z)
         for value, mask in ((GRACILIS, rod(inner, 20, 9, (-390, -80))), (FEMUR, rod(middle, 0, 14, (-380, -60)))):
             classes[mask] = value
             truth[mask] = 2 * value - 1 + left
@@ -70,6 +70,29 @@ def test_femora_joined_in_some_levels_still_tell_the_sides() -> None:
     femora[10, 30, 38:92] = True
     plane = find_mid_plane(femora, GRID)
     assert plane.is_left(np.array([[-5.0, 0, -200], [5.0, 0, -200]])).tolist() == [False, True]
+
+
+STRAYS = {  # x of the two middles, radius, levels; mm
+    "a part of the hip bone on each side, over a third of the levels": (-170.0, 0.0, 12.0, (-150.0, -20.0)),
+    "the same below": (-170.0, 0.0, 12.0, (-400.0, -290.0)),
+    "crumbs far out, at every other level": (-180.0, -150.0, 7.0, (-400.0, -150.0)),
+}
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+def test_stray_bones_do_not_move_the_plane(stray: str) -> None:
+    one_mm, two_mm, radius_mm, levels_mm = STRAYS[stray]
+    below = stray == "the same below"
+    levels = (-290.0, -20.0) if below else (-400.0, -150.0)
+    femora = rod(np.array(-80.0), 0, 14, levels) | rod(np.array(80.0), 0, 14, levels)
+    strays = rod(np.array(one_mm), 0, radius_mm, levels_mm) | rod(np.array(two_mm), 0, radius_mm, levels_mm)
+    if stray.startswith("crumbs"):
+        strays[::2] = False
+    plane = find_mid_plane(femora | strays, GRID)
+    heights = np.array([-390.0, -250.0, -20.0])
+    assert plane.is_left(np.stack([np.full(3, -6.0), np.zeros(3), heights], axis=-1)).tolist() == [False] * 3
+    assert plane.is_left(np.stack([np.full(3, 6.0), np.zeros(3), heights], axis=-1)).tolist() == [True] * 3
+    assert levels[0] - 5 <= plane.lowest_mm < plane.highest_mm <= levels[1] + 5
 
 
 @pytest.mark.parametrize("bones", ["none", "one leg", "one broken leg", "one leg, head and trochanter"])

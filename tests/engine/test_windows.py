@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import BackendError
 from engine.windows import classify, importance_map, plan_windows, window_starts, winning_class
 
 
@@ -72,3 +74,19 @@ def test_layer_by_layer_is_the_same_as_all_logits_at_once(
     assert labels.shape == shape
     assert (labels == expected).mean() > 0.999  # sums of float32 may decide a tie otherwise
     assert calls == [(n + 1, plan.count) for n in range(plan.count)]
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_no_numbers_are_refused(spoilt: float) -> None:
+    def run(windows: np.ndarray) -> np.ndarray:
+        logits = local_logits(windows)
+        if windows[0, 0, 0].any():
+            logits[0, 3, 7, 5, 2] = spoilt
+        return logits
+
+    image, plan = torch.zeros(20, 8, 8), plan_windows((20, 8, 8), (8, 8, 8), 0.0)
+    image[12] = 1
+    calls: list[tuple[int, int]] = []
+    with pytest.raises(BackendError, match=r"window 3 of 3.*not finite"):
+        classify(image, run, plan, lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3)]

@@ -19,7 +19,7 @@ from db.models import Job
 from db.session import migrate, now, open_database, transaction
 from dicom_io.series import SeriesRef
 from node import compose
-from node.jobs import Executor, JobEngine, prepare_database
+from node.executor import Executor, JobEngine, prepare_database
 from node.pipeline import StepRunner
 
 Wrap = Callable[[StepRunner], StepRunner]

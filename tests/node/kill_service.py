@@ -5,9 +5,9 @@ For test_kill.py and test_service.py::
     python kill_service.py PLAN serve --settings FILE
     python kill_service.py PLAN listener|worker|sender --settings FILE --lifeline DESCRIPTOR
 
-PLAN is a JSON file with the step, the moment ("before", "after", "committed"), whom to kill ("all", "one"), the marker
-that says that it was done, and how many quick crashes the supervisor bears. An empty step kills nothing. Everything
-but the network and the model package is what `vastus serve` runs.
+PLAN is a JSON file with the step, the moment ("before", "after", "committed"), whom to kill ("all", "one"), and the
+marker that says that it was done. An empty step kills nothing. Everything but the network and the model package is
+what `vastus serve` runs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
         settings_path = Path(sys.argv[4])
         log.configure(process="serve")
         settings = load_settings(settings_path, {})
-        patience = Patience(first_wait_s=0.001, most_quick=json.loads(plan.read_text())["most_quick"])
+        patience = Patience(first_wait_s=0.001, longest_wait_s=0.5)
         service.serve(settings, settings_path, partial(command, plan, settings_path), patience)
         return
     wrap = partial(Killer, plan)

@@ -74,7 +74,6 @@ class Node:
     process: subprocess.Popen[bytes] | None = None
     database_url: str = ""
     deaths: int = 0
-    most_quick: int = 5
 
     def __post_init__(self) -> None:
         self.plan("", "")
@@ -109,19 +108,18 @@ class Node:
         return self.folder / "vastus.toml"
 
     @property
+    def state_url(self) -> str:
+        """The database, where none was named."""
+        return f"sqlite:///{self.folder / 'state' / 'vastus.db'}"
+
+    @property
     def log_path(self) -> Path:
         """What the service wrote."""
         return self.folder / "service.log"
 
     def plan(self, step: str, moment: str, whom: str = "all") -> None:
         """Say when the service kills itself; it may run already."""
-        chosen: dict[str, str | int] = {
-            "step": step,
-            "moment": moment,
-            "whom": whom,
-            "marker": str(self._next_marker()),
-        }
-        chosen["most_quick"] = self.most_quick
+        chosen = {"step": step, "moment": moment, "whom": whom, "marker": str(self._next_marker())}
         write_durably(self.folder / "plan.json", lambda file: _written(file.write(json.dumps(chosen).encode())))
 
     def _next_marker(self) -> Path:

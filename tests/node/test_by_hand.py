@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 from stub_workshop import phantom, phantom_series, stub_workshop
 
 from dicom_io.report import read_figures
@@ -13,6 +14,7 @@ from dicom_io.synthetic import SyntheticStudy, write_series
 from engine.labels import thigh29
 from engine.volume import Grid, Volume
 from node.by_hand import segment_folder
+from node.errors import SpoolError
 
 
 def test_every_series_of_a_folder_is_done_or_parked(tmp_path: Path) -> None:
@@ -43,6 +45,15 @@ def test_every_series_of_a_folder_is_done_or_parked(tmp_path: Path) -> None:
     assert parked.outcome.parked is not None and parked.outcome.parked.code == "too_few_slices"
     assert "too_few_slices" in (parked.folder / "parked.txt").read_text()
     assert {"read", "check", "segment", "measure", "write", "record", "deliver"} <= set(told)
+
+
+def test_results_never_join_those_of_another_call(tmp_path: Path) -> None:
+    phantom_series(tmp_path / "in", seed=1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "earlier.dcm").write_bytes(b"results")
+    with pytest.raises(SpoolError, match="two patients"):
+        list(segment_folder(tmp_path / "in", tmp_path / "out", stub_workshop(), lambda *_: None))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["earlier.dcm"]
 
 
 def test_two_calls_make_results_with_uids_of_their_own(tmp_path: Path) -> None:

@@ -68,9 +68,10 @@ class Desk:
             raise self.trouble.pop()
         return list(self.series.values())
 
-    def announce(self, series_id: int) -> None:
-        self.announced.append(series_id)
-        del self.series[series_id]
+    def announce(self, series: OpenSeries) -> bool:
+        self.announced.append(series.id)
+        del self.series[series.id]
+        return True
 
     def watcher(self, quiet_s: float = 10.0) -> CompletionWatcher:
         return CompletionWatcher(self.open, lambda: self.sending, self.announce, quiet_s, interval_s=0.02)
@@ -107,6 +108,27 @@ def test_a_sender_that_begins_while_sql_is_asked_is_seen(events: Events) -> None
     assert watcher.look(NOW) == ()
 
 
+@pytest.mark.usefixtures("at_start")
+def test_a_sender_that_returns_while_another_series_is_announced_is_seen(events: Events) -> None:
+    desk = Desk(waiting(1), waiting(2))
+
+    def announce(series: OpenSeries) -> bool:
+        desk.sending = frozenset({"1.2.2"})  # while the job of the first series is being made
+        return desk.announce(series)
+
+    watcher = CompletionWatcher(desk.open, lambda: desk.sending, announce, 10.0)
+    assert watcher.look(NOW) == (1,)
+    assert desk.announced == [1]
+
+
+@pytest.mark.usefixtures("at_start")
+def test_a_series_that_is_not_taken_is_not_told_complete(events: Events) -> None:
+    desk = Desk(waiting(1))
+    watcher = CompletionWatcher(desk.open, frozenset, lambda _: False, 10.0)
+    assert watcher.look(NOW) == ()
+    assert not events.named("series.complete")
+
+
 def test_what_was_left_open_gets_a_quiet_period_from_the_start(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.complete.utc_now", lambda: NOW)
     desk = Desk(waiting(1))
@@ -133,10 +155,10 @@ def test_an_announcement_that_fails_holds_up_no_other_one(events: Events) -> Non
     desk = Desk(waiting(1), waiting(2))
     refused = [1]
 
-    def announce(series_id: int) -> None:
-        if series_id in refused:
+    def announce(series: OpenSeries) -> bool:
+        if series.id in refused:
             raise JobsError("job", "it cannot be made", "Wait")
-        desk.announce(series_id)
+        return desk.announce(series)
 
     watcher = CompletionWatcher(desk.open, frozenset, announce, 10.0)
     assert watcher.look(NOW) == (2,)
@@ -164,10 +186,11 @@ def watched(folder: Path) -> Iterator[tuple[Receiver, list[int]]]:
             with transaction(node.engine) as session:
                 return open_series(session)
 
-        def announce(series_id: int) -> None:
+        def announce(series: OpenSeries) -> bool:
             with transaction(node.engine) as session:
-                session.get_one(Series, series_id).open = False
-            announced.append(series_id)
+                session.get_one(Series, series.id).open = False
+            announced.append(series.id)
+            return True
 
         with CompletionWatcher(open_in_sql, node.listener.open_series, announce, QUIET_S, interval_s=0.05):
             yield node, announced

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def an_object(folder: Path, kind: str, sop_class: str = SegmentationStorage, pix
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     path = folder / f"{kind}.dcm"
     dataset.save_as(path, enforce_file_format=True)
-    return ResultObject(kind, path)
+    return ResultObject(kind, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def sent_to(port: int, objects: list[ResultObject], rules: SenderRules = RULES) -> list[Answer]:
@@ -90,6 +92,42 @@ def test_a_destination_that_is_down_is_tried_later(tmp_path: Path) -> None:
         ("sr", StoreOutcome.LATER, None),
     ]
     assert "nobody answers" in answers[0].words
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", f"{'a' * 64}.invalid"])
+def test_a_destination_whose_name_means_nothing_is_tried_later(tmp_path: Path, host: str) -> None:
+    answers: list[Answer] = []
+    send([an_object(tmp_path, "seg")], Destination("archive", "PACS", host, 104), RULES, answers.append)
+    assert [(answer.outcome, answer.code) for answer in answers] == [(StoreOutcome.LATER, None)]
+    assert f"no address is known for {host}" in answers[0].words
+    assert "destinations.archive.host" in answers[0].words
+
+
+@pytest.mark.parametrize("damage", ["emptied", "changed", "gone", "no file"])
+def test_an_object_that_is_not_as_it_was_written_is_refused_and_the_others_arrive(
+    tmp_path: Path, pacs: Pacs, damage: str
+) -> None:
+    objects = [an_object(tmp_path, kind) for kind in ("seg", "sr")]
+    path = objects[0].path
+    content = path.read_bytes()
+    path.unlink()
+    if damage in ("emptied", "changed"):
+        path.write_bytes(b"" if damage == "emptied" else content[:-1] + b"\xff")
+    elif damage == "no file":
+        path.mkdir()
+    answers = sent_to(pacs.port, objects)
+    assert {answer.kind: answer.outcome for answer in answers} == {
+        "seg": StoreOutcome.REFUSED,
+        "sr": StoreOutcome.ACCEPTED,
+    }
+    assert "vastus jobs --retry" in next(answer.words for answer in answers if answer.kind == "seg")
+    assert len(pacs.uids()) == 1
+
+
+def test_nobody_is_called_where_nothing_can_be_sent(tmp_path: Path, pacs: Pacs) -> None:
+    broken = replace(an_object(tmp_path, "seg"), sha256="0" * 64)
+    assert [answer.outcome for answer in sent_to(pacs.port, [broken])] == [StoreOutcome.REFUSED]
+    assert pacs.arrived == []
 
 
 def test_a_rejected_association_says_what_to_change(tmp_path: Path, pacs: Pacs) -> None:

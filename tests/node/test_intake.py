@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from peers.disks import fill, small_disk
 from peers.instances import uid, write_ct
 from peers.receiver import Events, database, listen_to_log
 from sqlalchemy.exc import OperationalError
@@ -162,25 +161,14 @@ def test_comments_fit_into_their_element(desk: Desk, arrival: Arrival, events: E
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "small") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_keeps_what_it_promised_and_refuses_the_rest(
-    tmp_path: Path, small_disk: Path, events: Events
-) -> None:
-    spool = Spool(small_disk / "spool")
+def test_a_full_disk_keeps_what_it_promised_and_refuses_the_rest(tmp_path: Path, disk: Path, events: Events) -> None:
+    spool = Spool(disk / "spool")
     spool.prepare()
     files = [write_ct(tmp_path, "long", number, ImageComments="x" * 9000) for number in range(1, 41)]
     with database(tmp_path) as engine:
@@ -198,14 +186,11 @@ def test_a_full_disk_keeps_what_it_promised_and_refuses_the_rest(
     assert all(answer.comment for answer in answers if answer.code != SUCCESS)
 
 
-def test_a_disk_that_fills_up_without_warning(small_disk: Path, arrival: Arrival, events: Events) -> None:
-    spool = Spool(small_disk / "spool")
+def test_a_disk_that_fills_up_without_warning(disk: Path, arrival: Arrival, events: Events) -> None:
+    spool = Spool(disk / "spool")
     spool.prepare()
     desk = Desk(spool, [], hard_free_bytes=-(1 << 40))  # the check before the write is out of the way
-    filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
-        while True:
-            file.write(bytes(1024))
+    filler = fill(disk)
     answer = desk.take(arrival)
     assert (answer.code, answer.comment) == (OUT_OF_RESOURCES, "No space left on the disk")
     assert not desk.parts()

@@ -20,20 +20,24 @@ from dbos import DBOS
 from job_bench import job_of, node_base, receive, receive_files, running, settings_for, uids_of, wait_until
 from peers.ports import free_port
 from peers.postgres import postgres_server
+from peers.receiver import listen_to_log
 from pydicom import dcmread
 from service_bench import pacs_on
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from stub_workshop import phantom_series
 
 from db import queries
 from db.session import transaction
 from db.status import DeliveryStatus, JobStatus
-from node import compose, jobs
+from node import compose, executor, jobs
 from node.chores import mind_jobs
 from node.errors import JobsError
-from node.jobs import MOST_CRASHES, STAT, executor_lock, job_id_of
-from node.pipeline import STEPS, StepReport
+from node.executor import MOST_CRASHES, executor_lock
+from node.faults import StepAside
+from node.jobs import STAT
+from node.pipeline import STEPS, StepReport, StepRunner
 
 # pynetdicom leaves it to the garbage collector to close a socket that never came to be connected.
 pytestmark = pytest.mark.filterwarnings(
@@ -120,11 +124,41 @@ def test_a_bug_fails_the_job_and_a_retry_takes_it_to_its_end_with_the_same_uids(
     }
 
 
+def test_a_retry_never_writes_again_what_is_on_its_way(base: compose.Base, tmp_path: Path) -> None:
+    """Its last step failed, when its results were queued for delivery already."""
+    job_id = base.queue.series_complete(receive(base, tmp_path))
+    assert job_id is not None
+    broken, begun = [True], list[str]()
+    with running(base, partial(Breaking, broken, "finish")):
+        wait_until(lambda: base.queue.lost([job_id]) == {job_id: "ERROR"})
+    broken.clear()
+    assert "runs again" in base.queue.retry(job_id)
+    with running(base, partial(Telling, begun)):
+        wait_until(lambda: job_of(base, job_id).status is JobStatus.DONE)
+    assert not {"read", "segment", "write"} & set(begun)
+    assert sum(job_of(base, job_id).deliveries.values()) == 3
+
+
 def test_only_a_failed_job_is_retried(base: compose.Base, tmp_path: Path) -> None:
     job_id = base.queue.series_complete(receive(base, tmp_path))
     assert job_id is not None
     with pytest.raises(JobsError, match="has not failed"):
         base.queue.retry(job_id)
+    with pytest.raises(JobsError, match="holds no such job"):
+        base.queue.retry("job-0")
+
+
+def test_a_retry_is_told_with_the_series_it_belongs_to(
+    base: compose.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = base.queue.series_complete(receive(base, tmp_path))
+    assert job_id is not None
+    with transaction(base.database) as session:
+        queries.fail_job(session, job_id, "os_error", "the disk")
+    events = listen_to_log(monkeypatch)
+    base.queue.retry(job_id)
+    told = {"correlation_id": job_of(base, job_id).correlation_id, "job_id": job_id}
+    assert events.named("job.retried") == [told]
 
 
 def test_a_job_that_keeps_ending_its_worker_fails_and_the_next_one_runs(base: compose.Base, tmp_path: Path) -> None:
@@ -140,11 +174,45 @@ def test_a_job_that_keeps_ending_its_worker_fails_and_the_next_one_runs(base: co
     assert (job_of(base, poison).status, job_of(base, poison).reason_code) == (JobStatus.FAILED, "crashed_worker")
 
 
+@pytest.mark.parametrize("end", [JobStatus.DONE, JobStatus.PARKED])
+def test_a_worker_that_dies_after_the_last_commit_leaves_the_job_at_its_end(
+    base: compose.Base, tmp_path: Path, end: JobStatus
+) -> None:
+    ref = phantom_series(tmp_path / "sent")
+    files = ref.files if end is JobStatus.DONE else ref.files[:5]
+    job_id = base.queue.series_complete(receive_files(base, replace(ref, files=files)))
+    assert job_id is not None
+    with running(base, Dying):
+        wait_until(lambda: job_of(base, job_id).status is end)
+    assert stands(base, job_id) == "PENDING"  # the job engine has not heard of the end
+    before = job_of(base, job_id)
+    with running(base):
+        wait_until(lambda: stands(base, job_id) == "SUCCESS")
+    after = job_of(base, job_id)
+    assert (after.status, after.reason_code, after.attempts) == (end, before.reason_code, 1)
+    assert after.finished_at == before.finished_at
+
+
 def test_a_full_disk_fails_no_job(base: compose.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "FULL_DISK_WAIT_S", 0.05)
+    monkeypatch.setattr(executor, "FULL_DISK_WAIT_S", 0.05)
     job_id = base.queue.series_complete(receive(base, tmp_path))
     assert job_id is not None
     with running(base, partial(Filling, [3], "write")):
+        wait_until(lambda: job_of(base, job_id).status is JobStatus.DONE)
+    assert job_of(base, job_id).attempts == 1
+
+
+def test_a_full_database_fails_no_job_and_counts_no_attempt(base: compose.Base, tmp_path: Path) -> None:
+    """The worker leaves and is started again, until there is room."""
+    job_id = base.queue.series_complete(receive(base, tmp_path))
+    assert job_id is not None
+    left = [2]
+    for remaining in (1, 0):
+        with running(base, partial(FullDatabase, left, "record")) as engine:
+            wait_until(engine.must_restart.is_set)
+            wait_until(lambda: job_of(base, job_id).attempts == 0)
+        assert left == [remaining]
+    with running(base, partial(FullDatabase, left, "record")):
         wait_until(lambda: job_of(base, job_id).status is JobStatus.DONE)
     assert job_of(base, job_id).attempts == 1
 
@@ -162,6 +230,8 @@ def test_a_drain_leaves_the_job_at_the_boundary_of_a_step_and_the_next_start_goe
         go_on.set()
     assert done == ["read", "check"]
     assert (job_of(base, job_id).status, job_of(base, job_id).attempts) == (JobStatus.RUNNING, 0)
+    with base.database.begin() as connection:  # however often it was interrupted in good order
+        connection.execute(text("UPDATE workflow_status SET recovery_attempts = 50"))
     with running(base, partial(Holding, done, reached, go_on)):
         wait_until(lambda: job_of(base, job_id).status is JobStatus.DONE)
     assert done == list(STEPS)  # no step ran twice
@@ -209,7 +279,7 @@ def test_the_database_holds_no_pickle_and_no_patient_even_after_a_bug(base: comp
 
 def test_an_executor_id_is_held_by_one_process(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib\nsys.path.insert(0, sys.argv[1])\nfrom node.jobs import executor_lock\n"
+        "import sys, pathlib\nsys.path.insert(0, sys.argv[1])\nfrom node.executor import executor_lock\n"
         "with executor_lock(pathlib.Path(sys.argv[2]), 'ct-worker'): pass"
     )
     command = [sys.executable, "-c", script, str(Path(jobs.__file__).parents[1]), str(tmp_path)]
@@ -220,10 +290,16 @@ def test_an_executor_id_is_held_by_one_process(tmp_path: Path) -> None:
     assert subprocess.run(command, check=False).returncode == 0
 
 
-def test_an_id_of_a_job_follows_from_series_model_and_run() -> None:
-    assert job_id_of("1.2.3", "demo", 0) == job_id_of("1.2.3", "demo", 0)
-    assert len({job_id_of("1.2.3", "demo", 0), job_id_of("1.2.3", "demo", 1), job_id_of("1.2.3", "full", 0)}) == 3
-    assert len(job_id_of("9" * 64, "m" * 64, 10**6)) == 36
+def test_two_nodes_give_the_results_of_the_same_series_different_uids(tmp_path: Path) -> None:
+    """So does one node that lost its state, or that has another model under the same name."""
+    uids: set[str] = set()
+    for name in ("one", "two"):
+        with node_base(settings_for(tmp_path / name)) as base:
+            job_id = base.queue.series_complete(receive(base, tmp_path / name))
+            assert job_id is not None
+            assert re.fullmatch("job-[0-9a-f]{32}", job_id)
+            uids |= set(uids_of(base, job_id).values())
+    assert len(uids) == 12
 
 
 def test_the_settings_of_a_cloud_are_forgotten(base: compose.Base, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +324,13 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
         DBOS.destroy(destroy_registry=True)
     assert set(pacs.uids()) == instances
     assert len(pacs.uids()) == 3
+
+
+def stands(base: compose.Base, job_id: str) -> str:
+    """Where a job stands to the job engine."""
+    with base.database.connect() as connection:
+        found = connection.execute(text("SELECT status FROM workflow_status WHERE workflow_uuid = :id"), {"id": job_id})
+        return str(found.scalar_one())
 
 
 def results_in(base: compose.Base, job_id: str) -> tuple[queries.ResultRow, ...]:
@@ -295,6 +378,38 @@ class Filling(Wrapper):
         if name == where and left[0]:
             left[0] -= 1
             raise OSError(errno.ENOSPC, "No space left on device")
+        return step()
+
+
+class Dying:
+    """Ends the thread of a job after the commit of its last step."""
+
+    def __init__(self, inner: StepRunner) -> None:
+        self.inner = inner
+
+    def __call__(self, name: str, step: Callable[[], StepReport]) -> StepReport:
+        report = self.inner(name, step)
+        if name in ("finish", "park"):
+            raise StepAside
+        return report
+
+
+class FullDatabase(Wrapper):
+    """A database that is full at one step, for so many tries."""
+
+    def around(self, name: str, step: Callable[[], StepReport]) -> StepReport:
+        left, where = self.arguments
+        if name == where and left[0]:
+            left[0] -= 1
+            raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+        return step()
+
+
+class Telling(Wrapper):
+    """Writes down the steps that really run."""
+
+    def around(self, name: str, step: Callable[[], StepReport]) -> StepReport:
+        self.arguments[0].append(name)
         return step()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from job_bench import wait_until
 from peers.ports import free_port
 from service_bench import Node, Pacs, pacs_on
-from sqlalchemy import select
+from sqlalchemy import select, text
 from stub_workshop import phantom_series
 
 from db.models import Job
@@ -26,6 +27,17 @@ from node.pipeline import STEPS
 
 pytestmark = pytest.mark.slow
 MOMENTS = (*STEPS, "send")
+DEATHS = (
+    (("read", "after"), ("check", "after")),
+    (("segment", "after"), ("measure", "after")),
+    (("write", "after"), ("record", "after")),
+    (("deliver", "after"), ("finish", "after")),
+    (("finish", "committed"),),
+    (("send", "after"),),
+    (("park", "committed"),),
+)
+"""When the whole node dies, series by series: every step once between its work and its checkpoint, and a job's last
+step once when its commit is all that there is. The last series is too short to be segmented."""
 
 
 @pytest.fixture
@@ -42,7 +54,7 @@ def node(tmp_path: Path, pacs: Pacs) -> Iterator[Node]:
 
 
 def jobs_in(node: Node) -> list[Job]:
-    database = open_database(f"sqlite:///{node.folder / 'state' / 'vastus.db'}")
+    database = open_database(node.state_url)
     try:
         with transaction(database) as session:
             return list(session.scalars(select(Job).order_by(Job.created_at)))
@@ -63,12 +75,28 @@ def await_death(node: Node, whom: str = "all") -> None:
         assert node.process.wait(20) == -signal.SIGKILL
 
 
-def assert_each_result_arrived_with_its_own_uid(node: Node, pacs: Pacs, jobs: int) -> None:
-    wait_until(lambda: len(set(pacs.uids())) >= 3 * jobs, 60)
-    wait_until(lambda: all(job.status == JobStatus.DONE.value for job in jobs_in(node)), 60)
+def nothing_is_left(node: Node, jobs: int) -> bool:
+    """Whether there are so many jobs, all at their end, and the job engine has nothing more to do."""
+    ended = [job for job in jobs_in(node) if job.status in (JobStatus.DONE.value, JobStatus.PARKED.value)]
+    database = open_database(node.state_url)
+    try:
+        with database.connect() as connection:
+            open_work = text("SELECT count(*) FROM workflow_status WHERE status NOT IN ('SUCCESS', 'ERROR')")
+            return len(ended) == jobs and connection.execute(open_work).scalar_one() == 0
+    finally:
+        database.dispose()
+
+
+def stopped_after(node: Node, jobs: int) -> list[Job]:
+    """The jobs, when all are at their end and the node has stopped in good order."""
+    wait_until(partial(nothing_is_left, node, jobs), 60)
+    wait_until(node.listens, 60)
     assert node.stop() == 0
-    found = jobs_in(node)
-    assert len(found) == jobs
+    return jobs_in(node)
+
+
+def assert_each_result_arrived_with_its_own_uid(node: Node, pacs: Pacs, found: list[Job]) -> None:
+    assert {job.status for job in found} == {JobStatus.DONE.value}
     # the same object may come twice, which a PACS tells by its UID; an object with another UID must never come
     assert set(pacs.uids()) == fixed_instances(found)
     contents = {uid: content for _, uid, content in pacs.arrived}
@@ -76,31 +104,27 @@ def assert_each_result_arrived_with_its_own_uid(node: Node, pacs: Pacs, jobs: in
     assert not list(node.folder.glob("state/spool/jobs/*/work"))
 
 
-def test_killed_between_work_and_checkpoint_the_series_still_arrives_once(node: Node, pacs: Pacs) -> None:
-    node.plan("write", "after")
+def test_the_whole_node_killed_at_every_step_loses_nothing_and_sends_nothing_twice(node: Node, pacs: Pacs) -> None:
+    """Twice for each of the first series, so that no job is taken for one that ends its worker."""
     node.start()
-    wait_until(lambda: bool(node.events("service.started")), 60)
-    node.send(phantom_series(node.folder / "sent"))
-    await_death(node)
-    assert pacs.uids() == []
-    node.start()
-    assert_each_result_arrived_with_its_own_uid(node, pacs, jobs=1)
-    assert len(pacs.uids()) == 3
-    assert [event["attempt"] for event in node.events("job.started")] == [1, 2]
-
-
-def test_killed_after_sending_the_objects_are_not_sent_again(node: Node, pacs: Pacs) -> None:
-    """Every answer is in SQL as soon as it comes, so a repeat of the whole step sends nothing."""
-    node.plan("send", "after")
-    node.start()
-    wait_until(lambda: bool(node.events("service.started")), 60)
-    node.send(phantom_series(node.folder / "sent"))
-    await_death(node)
-    assert len(pacs.uids()) == 3
-    node.start()
-    wait_until(lambda: len(node.events("service.started")) == 2, 60)
-    assert_each_result_arrived_with_its_own_uid(node, pacs, jobs=1)
-    assert len(pacs.uids()) == 3
+    for number, deaths in enumerate(DEATHS, start=1):
+        ref = phantom_series(node.folder / f"sent-{number}", seed=number)
+        for turn, (step, moment) in enumerate(deaths):
+            node.plan(step, moment)
+            if turn == 0:
+                wait_until(node.listens, 60)
+                node.send(replace(ref, files=ref.files[:5]) if step == "park" else ref)
+            else:
+                node.start()
+            await_death(node)
+        node.plan("", "")
+        node.start()
+        wait_until(partial(nothing_is_left, node, number), 60)
+    assert node.stop() == 0
+    *done, parked = jobs_in(node)
+    assert (parked.status, parked.reason_code) == (JobStatus.PARKED.value, "too_few_slices")
+    assert_each_result_arrived_with_its_own_uid(node, pacs, done)
+    assert len(pacs.uids()) == 3 * len(done), "every answer was in SQL before the node died"
 
 
 def test_a_killed_worker_is_started_again_and_goes_on(node: Node, pacs: Pacs) -> None:
@@ -109,26 +133,23 @@ def test_a_killed_worker_is_started_again_and_goes_on(node: Node, pacs: Pacs) ->
     wait_until(lambda: bool(node.events("service.started")), 60)
     node.send(phantom_series(node.folder / "sent"))
     await_death(node, "one")
-    assert_each_result_arrived_with_its_own_uid(node, pacs, jobs=1)
+    assert_each_result_arrived_with_its_own_uid(node, pacs, stopped_after(node, jobs=1))
     assert [event["role"] for event in node.events("process.exited")] == ["worker"]
 
 
-def test_killed_at_both_moments_of_every_step(node: Node, pacs: Pacs) -> None:
-    """One series for each step; the process dies before the step's work, then between the work and the checkpoint."""
-    node.most_quick = 2 * len(MOMENTS) + 1
-    node.plan("", "")
+def test_a_process_killed_before_the_work_of_each_step_is_started_again_alone(node: Node, pacs: Pacs) -> None:
+    """One series for each step; the worker or the sender dies, and the rest of the node goes on."""
     node.start()
     wait_until(lambda: bool(node.events("service.started")), 60)
     for number, step in enumerate(MOMENTS, start=1):
         node.plan(step, "before", "one")
         node.send(phantom_series(node.folder / f"sent-{number}", seed=number))
         await_death(node, "one")
-        node.plan(step, "after", "one")
-        await_death(node, "one")
         wait_until(partial(has_received, pacs, 3 * number), 60)
-    assert_each_result_arrived_with_its_own_uid(node, pacs, jobs=len(MOMENTS))
+    assert_each_result_arrived_with_its_own_uid(node, pacs, stopped_after(node, jobs=len(MOMENTS)))
     assert len(pacs.uids()) == 3 * len(MOMENTS), "every answer was in SQL before the process died"
-    assert len(node.events("process.exited")) == 2 * len(MOMENTS)
+    assert {event["role"] for event in node.events("process.exited")} == {"worker", "sender"}
+    assert len(node.events("process.exited")) == len(MOMENTS)
 
 
 def has_received(pacs: Pacs, objects: int) -> bool:

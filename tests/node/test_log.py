@@ -30,7 +30,7 @@ from node import log
 from node.errors import SpoolError, UnknownEvent
 from node.events import EVENTS
 from node.privacy import clean, first_line, is_forbidden, without_quotations, words_of
-from node.ratelimit import WINDOW_S, RateLimit
+from node.ratelimit import WINDOW_S, RateLimit, Seldom
 
 
 @pytest.fixture
@@ -52,6 +52,25 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 # --- our own events
+
+
+def test_a_database_that_is_away_is_told_once_a_minute_for_each_place(stream: io.StringIO) -> None:
+    for where in ("jobs", "chores"):
+        for _ in range(3):
+            log.event("database.lost", where=where)
+    log.event("job.late")
+    log.event("job.late")
+    assert [line["event"] for line in lines(stream)] == ["database.lost"] * 2 + ["job.late"] * 2
+    assert [line["where"] for line in lines(stream)[:2]] == ["jobs", "chores"]
+
+
+def test_what_was_left_out_is_counted_on_the_next_telling() -> None:
+    clock = [0.0]
+    seldom = Seldom(lambda: clock[0])
+    assert [seldom.left_out(("database.lost", "jobs")) for _ in range(4)] == [0, None, None, None]
+    assert seldom.left_out(("database.lost", "chores")) == 0
+    clock[0] = WINDOW_S
+    assert [seldom.left_out(("database.lost", "jobs")) for _ in range(2)] == [3, None]
 
 
 def test_an_event_is_one_line_of_json(stream: io.StringIO) -> None:

@@ -5,20 +5,23 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from peers.instances import data_set_bytes, uid, write_ct, write_series
-from peers.ports import LOOPBACK
-from peers.receiver import Events, Receiver, listen_to_log, receiver
+from peers.ports import LOOPBACK, free_port
+from peers.receiver import QUICK, Events, Receiver, listen_to_log, receiver
 from peers.scu import association, request, store, wrap
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import build_context
 from sqlalchemy.exc import OperationalError
 
 from db.queries import InstanceOutcome, ReceivedInstance
-from node.errors import NetworkError
-from node.intake import InstanceRecorder
+from node.errors import NetworkError, SpoolError
+from node.intake import InstanceRecorder, sql_recorder
+from node.receive import Listener
+from node.spool import Spool
 from node.standin_pacs import send_series
 from node.storage_classes import accepted_contexts, transfer_syntaxes
 
@@ -260,6 +263,29 @@ def test_part_files_of_an_earlier_process_are_swept(tmp_path: Path, events: Even
     with receiver(tmp_path) as node:
         assert not node.leftovers()
     assert events.named("spool.swept") == [{"files": 1}]
+
+
+def test_a_second_listener_on_the_same_spool_is_refused_and_touches_nothing(tmp_path: Path, events: Events) -> None:
+    with receiver(tmp_path) as node:
+        part = node.spool.receive(b"an image on its way in")
+        second = Listener(replace(QUICK, port=free_port()), Spool(node.spool.root), sql_recorder(node.engine))
+        for _ in range(2):
+            with pytest.raises(SpoolError, match="another process"):
+                second.start()
+        assert part.read_bytes() == b"an image on its way in"
+        assert not events.named("spool.swept")
+        assert echoes(node)
+        part.unlink()
+    with receiver(tmp_path) as node:
+        assert echoes(node)
+
+
+def test_a_port_that_is_taken_lets_go_of_the_spool(tmp_path: Path, events: Events) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        with pytest.raises(NetworkError), receiver(tmp_path, port=taken.getsockname()[1]):
+            pass
+        with receiver(tmp_path) as node:
+            assert echoes(node)
 
 
 def test_a_pdu_too_long_is_not_read_and_silence_frees_its_place(tmp_path: Path, events: Events) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from job_bench import settings_for, wait_until
 from peers.ports import free_port
+from peers.receiver import listen_to_log
 from service_bench import Node, pacs_on
 from sqlalchemy.exc import OperationalError
 from stub_workshop import phantom_series
@@ -97,19 +98,27 @@ def run_until(supervisor: Supervisor, happened: object, timeout_s: float = 20.0)
     assert happened()
 
 
-def test_ready_is_said_when_all_are_ready_and_then_the_watchdog_is_fed(tmp_path: Path) -> None:
-    commands = {name: child(tmp_path, name, FAITHFUL) for name in ("one", "two")}
+def test_ready_is_said_when_the_listener_is_and_then_the_watchdog_is_fed(tmp_path: Path) -> None:
+    commands = {"listener": child(tmp_path, "listener", FAITHFUL), "worker": child(tmp_path, "worker", "gone.wait()")}
     with systemd(tmp_path) as (notifier, said):
-        run_until(Supervisor(commands, notifier, Patience(drain_s=5.0)), lambda: "WATCHDOG=1" in said[3:])
-    ready = next(number for number, line in enumerate(said) if line.startswith("READY=1"))
+        run_until(Supervisor(commands, notifier, Patience(drain_s=5.0)), lambda: "WATCHDOG=1" in said[4:])
+    ready = said.index("READY=1")
     assert "WATCHDOG=1" in said[ready:]
+    assert "STATUS=waiting for: worker" in said
     assert any(line.startswith("STOPPING=1") for line in said[ready:])
 
 
-def test_a_process_that_hangs_starves_the_watchdog(tmp_path: Path) -> None:
+def test_the_status_says_when_all_are_ready(tmp_path: Path) -> None:
+    commands = {name: child(tmp_path, name, FAITHFUL) for name in ("listener", "worker")}
+    with systemd(tmp_path) as (notifier, said):
+        supervisor = Supervisor(commands, notifier, Patience(drain_s=5.0))
+        run_until(supervisor, lambda: "STATUS=receiving, segmenting, delivering" in said)
+
+
+def test_a_listener_that_hangs_starves_the_watchdog(tmp_path: Path) -> None:
     hanging = child(tmp_path, "hanging", "line.ready()\ngone.wait()")
     with systemd(tmp_path) as (notifier, said):
-        supervisor = Supervisor({"one": hanging}, notifier, Patience(silent_s=0.5, drain_s=5.0))
+        supervisor = Supervisor({"listener": hanging}, notifier, Patience(silent_s=0.5, drain_s=5.0))
         quiet_since: list[float] = []
 
         def starved() -> bool:
@@ -133,12 +142,71 @@ def test_a_process_that_crashes_is_started_again(tmp_path: Path) -> None:
     assert marker.exists()
 
 
-def test_a_process_that_keeps_crashing_ends_the_service_and_takes_the_others_along(tmp_path: Path) -> None:
+HANGING = {"at work": "line.ready()\ntime.sleep(60)", "at its start": "time.sleep(60)"}
+"""How a process can hang; it hears nothing, not even SIGTERM."""
+
+
+@pytest.mark.parametrize("how", HANGING)
+def test_a_worker_that_hangs_is_killed_and_started_again_alone(tmp_path: Path, how: str) -> None:
+    starts, pids = tmp_path / "starts", tmp_path / "pids"
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    first = f"if len(open({str(starts)!r}).read()) == 1:\n    " + HANGING[how].replace("\n", "\n    ")
+    worker = f"{deaf}open({str(starts)!r}, 'a').write('x')\n{first}\n{FAITHFUL}"
+    listener = f"import os\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n{FAITHFUL}"
+    commands = {"listener": child(tmp_path, "listener", listener), "worker": child(tmp_path, "worker", worker)}
+    patience = Patience(first_wait_s=0.01, hung_s=2.0, start_s=5.0, drain_s=1.0)
+    with systemd(tmp_path) as (notifier, said):
+        run_until(
+            Supervisor(commands, notifier, patience), lambda: "STATUS=receiving, segmenting, delivering" in said[4:]
+        )
+        assert "READY=1" in said
+    assert starts.read_text() == "xx"
+    assert len(pids.read_text().split()) == 1
+
+
+def test_a_process_that_is_leaving_is_given_time(tmp_path: Path) -> None:
+    """It finishes a step before it ends and is started again, as with a full database."""
+    starts, ends = tmp_path / "starts", tmp_path / "ends"
+    body = (
+        f"open({str(starts)!r}, 'a').write('x')\nline.ready()\nline.leaving()\ntime.sleep(2.5)\n"
+        f"open({str(ends)!r}, 'a').write('x')\nsys.exit({TRY_AGAIN_STATUS})"
+    )
+    commands = {"listener": child(tmp_path, "listener", FAITHFUL), "worker": child(tmp_path, "worker", body)}
+    supervisor = Supervisor(commands, Notifier("", None), Patience(later_s=0.01, hung_s=1.0, drain_s=5.0))
+    run_until(supervisor, lambda: starts.exists() and len(starts.read_text()) >= 2)
+    assert ends.read_text().startswith("x")
+
+
+def test_a_worker_that_keeps_crashing_is_tried_ever_more_slowly_and_the_listener_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = listen_to_log(monkeypatch)
+    commands = {"listener": child(tmp_path, "listener", FAITHFUL), "worker": child(tmp_path, "worker", "sys.exit(7)")}
+    patience = Patience(first_wait_s=0.01, longest_wait_s=0.05, most_quick=3, drain_s=5.0)
+    supervisor = Supervisor(commands, Notifier("", None), patience)
+    run_until(supervisor, lambda: len(events.named("process.failing")) >= 2)
+    waits = [each["again_in_s"] for each in events.named("process.exited") if each["role"] == "worker"]
+    assert waits[:4] == [0.02, 0.04, 0.05, 0.05]
+    assert [each["role"] for each in events.named("process.started")].count("listener") == 1
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = listen_to_log(monkeypatch)
+    commands: dict[str, Command] = {
+        "listener": child(tmp_path, "listener", FAITHFUL),
+        "worker": lambda _: [str(tmp_path / "absent")],
+    }
+    supervisor = Supervisor(commands, Notifier("", None), Patience(first_wait_s=0.01, drain_s=5.0))
+    run_until(supervisor, lambda: len(events.named("process.exited")) >= 2)
+    assert {each["role"] for each in events.named("process.exited")} == {"worker"}
+
+
+def test_a_listener_that_keeps_crashing_ends_the_service_and_takes_the_others_along(tmp_path: Path) -> None:
     starts, pid = tmp_path / "starts", tmp_path / "pid"
     crashing = child(tmp_path, "crashing", f"open({str(starts)!r}, 'a').write('x')\nsys.exit(7)")
     other = child(tmp_path, "other", f"import os\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\n{FAITHFUL}")
     patience = Patience(first_wait_s=0.01, most_quick=3, drain_s=5.0)
-    supervisor = Supervisor({"other": other, "crashing": crashing}, Notifier("", None), patience)
+    supervisor = Supervisor({"worker": other, "listener": crashing}, Notifier("", None), patience)
     with pytest.raises(ServiceError, match="3 times"):
         supervisor.run()
     assert starts.read_text() == "xxx"
@@ -263,7 +331,18 @@ def test_a_killed_supervisor_leaves_no_orphans(node: Node) -> None:
     assert not node.listens()
 
 
-def test_a_chore_that_finds_no_database_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+class Counting:
+    """True so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def test_a_chore_that_finds_no_database_or_lasts_long_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "BEAT_S", 0.01)
     monkeypatch.setattr(service, "CHORES_EVERY_S", 0.0)
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -272,12 +351,17 @@ def test_a_chore_that_finds_no_database_does_not_end_the_process(monkeypatch: py
 
     def chore() -> None:
         tries.append(1)
-        raise OperationalError("SELECT 1", {}, Exception("gone"))
+        raise OperationalError("SELECT 1", {}, Exception("gone")) if len(tries) < 2 else ZeroDivisionError
 
     try:
         duty = service.Duty("worker", theirs.detach())
         assert duty.stand(lambda: len(tries) < 3, chore) is False
-        assert mine.recv(64).startswith(lifeline.READY + lifeline.ALIVE)
+        assert mine.recv(4096).startswith(lifeline.READY)
+        tries.clear()
+        busy = threading.Event()
+        assert duty.stand(Counting(3), busy.wait) is False  # a chore that never ends holds up nothing
+        assert mine.recv(64) == lifeline.READY + 3 * lifeline.ALIVE + lifeline.LEAVING
+        busy.set()
         assert duty.drain_s == service.DRAIN_S["worker"]
         mine.close()
         assert duty.stand(lambda: True, lambda: None) is True  # left alone

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,21 @@ def test_sweep_removes_parts_only(spool: Spool) -> None:
     assert spool.sweep() == 2
     assert spool.sweep() == 0
     assert kept.path.exists()
+
+
+def test_a_spool_is_held_by_one_at_a_time(spool: Spool) -> None:
+    with spool.held(), pytest.raises(SpoolError, match="another process"), Spool(spool.root).held():
+        pass
+    with Spool(spool.root).held():
+        pass
+
+
+def test_a_spool_that_is_let_go_in_time_is_waited_for(spool: Spool) -> None:
+    with ExitStack() as first:
+        first.enter_context(spool.held())
+        threading.Timer(0.2, first.pop_all().close).start()
+        with Spool(spool.root).held(wait_s=30.0):
+            assert (spool.root / "lock").is_file()
 
 
 def test_quarantine_keeps_the_bytes(spool: Spool) -> None:

@@ -54,7 +54,7 @@ def test_every_real_series_is_stored_and_parked_with_a_reason(shared_data: Path,
     ):
         for files in groups.values():
             statuses = send_series(files, Peer("127.0.0.1", port, NODE_AE), PACS)
-            assert [status.hex for status in statuses] == ["0x0000"] * len(files)
+            assert [status.code for status in statuses] == [0x0000] * len(files)
         assert wait_until(lambda: len(node.events("job.parked")) >= len(groups), 120), node.folder.log.read_text()
         assert not node.events("job.failed") and not node.events("program.fault")
         with node.sql() as session:

@@ -81,6 +81,7 @@ def _instance() -> None:
         _text("path", 255),
         _number("size_bytes"),
         _time("received_at"),
+        sa.Column("newest", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_instance"),
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name="fk_instance_series_id"),
         sa.UniqueConstraint("sop_instance_uid", "sha256", name="uq_instance_sop_instance_uid_sha256"),

@@ -13,6 +13,7 @@ from peers.ports import free_port
 
 from db.queries import ReceivedInstance, record_instance
 from db.session import migrate, open_database, transaction
+from node.executor import prepare_database
 
 
 def vastus(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -104,3 +105,16 @@ def test_segment_of_an_empty_folder_is_refused(tmp_path: Path) -> None:
     refused = vastus("segment", "empty", folder=tmp_path)
     assert refused.returncode == 2
     assert "Remedy" in refused.stderr
+
+
+def test_retry_of_an_unknown_job_is_refused(tmp_path: Path, settings: Path) -> None:
+    (tmp_path / "state").mkdir()
+    url = f"sqlite:///{tmp_path / 'state' / 'vastus.db'}"
+    engine = open_database(url)
+    migrate(engine)
+    engine.dispose()
+    prepare_database(url)
+    for option in ("--retry", "--resend"):
+        refused = vastus("jobs", option, "job-unknown", "--settings", str(settings), folder=tmp_path)
+        assert refused.returncode == 2
+        assert "job-unknown" in refused.stderr and "Remedy" in refused.stderr
