@@ -1,4 +1,4 @@
-"""Clean-up: small parts far from their structure go back to background."""
+"""Clean-up: small parts far from their structure, and structures of a few voxels, go back to background."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ISLAND_SHARE = 0.05  # of a label's largest part: smaller ones are the network's mistakes
+
+LEAST_STRUCTURE_ML = 0.5  # no structure of the label set is near it in an adult: less is a mistake, not a finding
 
 
 def remove_islands(labels: NDArray[np.uint8], share: float = ISLAND_SHARE) -> NDArray[np.uint8]:
@@ -24,3 +26,16 @@ def remove_islands(labels: NDArray[np.uint8], share: float = ISLAND_SHARE) -> ND
     np.maximum.at(largest, label_of[1:], sizes[1:])
     label_of[sizes < share * largest[label_of]] = 0
     return np.asarray(label_of[parts])
+
+
+def remove_specks(labels: NDArray[np.uint8], voxel_volume_mm3: float) -> NDArray[np.uint8]:
+    """Labels without those that hold less than `LEAST_STRUCTURE_ML` in all; they are then reported as not found.
+
+    Args:
+        labels: uint8, any three axes; 0 is background.
+        voxel_volume_mm3: volume of one voxel, mm3.
+    """
+    volumes_ml = np.bincount(labels.ravel(), minlength=256) * voxel_volume_mm3 / 1000
+    kept = np.arange(256, dtype=np.uint8)
+    kept[volumes_ml < LEAST_STRUCTURE_ML] = 0
+    return np.asarray(kept[labels])

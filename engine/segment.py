@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.backends import Session
 from engine.body import body_on, find_body
-from engine.islands import remove_islands
+from engine.islands import remove_islands, remove_specks
 from engine.package import ModelPackage
 from engine.preprocessing import normalise
 from engine.resample import closest_orientation, network_grid, sample_linear, sample_nearest
@@ -58,5 +58,6 @@ class Segmenter:
         # The network sees air as it sees fat, so it is not asked about the air around the patient.
         classes = np.where(inside, classes, np.uint8(0))
         numbers = remove_islands(number_sides(classes, network, self.package.label_set))
+        numbers = remove_specks(numbers, network.voxel_volume_mm3)
         labels = orientation.turn_back(sample_nearest(numbers, network, scan))
         return Segmentation(np.ascontiguousarray(labels), volume.grid, self.package.label_set)

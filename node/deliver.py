@@ -147,7 +147,7 @@ def _damage_of(each: ResultObject) -> str:
         reason = "its file was changed since it was written"
     except OSError as error:
         reason = f"its file cannot be read: {error.strerror or error}"
-    return f"{reason}. Restore {each.path.name} from a backup, then use vastus jobs --retry with the id of the job"
+    return f"{reason}. Restore {each.path.name} from a backup, then use vastus jobs --resend with the id of the job"
 
 
 def _associate(contexts: Sequence[Context], destination: Destination, rules: SenderRules) -> Association | str:

@@ -131,7 +131,7 @@ class Sender:
         peer = self.plan.destinations.get(destination)
         if peer is None:
             unknown = f"the settings name no destination {destination}"
-            remedy = f"Enter it, start the service again, then use vastus jobs --retry {job_id}"
+            remedy = f"Enter it, start the service again, then use vastus jobs --resend {job_id}"
             for each in pending:
                 heard(Answer(each.kind, StoreOutcome.REFUSED, None, f"{unknown}. {remedy}"))
         elif pending:

@@ -137,7 +137,9 @@ class JobQueue:
         with transaction(self._engine) as session:
             job = _job(session, job_id)
             if job.status != JobStatus.FAILED.value:
-                raise JobsError(f"job {job_id}", f"it has not failed: it is {job.status}", "Leave it as it is")
+                raise JobsError(
+                    f"job {job_id}", f"it has not failed: it is {job.status}", "Only a failed job runs again"
+                )
             if queries.deliveries_of(session, job_id):
                 first_step = STEPS.index("finish") + 1
             status = self._status(job_id)
@@ -165,7 +167,9 @@ class JobQueue:
             correlation_id = _job(session, job_id).series.correlation_id
             destinations = queries.refused_destinations(session, job_id)
         if not destinations:
-            raise JobsError(f"job {job_id}", "no destination has refused anything of it", "Leave it as it is")
+            raise JobsError(
+                f"job {job_id}", "no destination has refused anything of it", "See where it stands: vastus jobs"
+            )
         objects = 0
         for destination in destinations:
             under_way, attempt = self.on_its_way(job_id, destination), self.next_attempt(job_id, destination)

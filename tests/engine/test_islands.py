@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.islands import remove_islands
+from engine.islands import remove_islands, remove_specks
 
 
 def test_small_parts_go_and_large_parts_and_small_structures_stay() -> None:
@@ -19,3 +19,12 @@ def test_small_parts_go_and_large_parts_and_small_structures_stay() -> None:
 
 def test_nothing_stays_nothing() -> None:
     assert not remove_islands(np.zeros((4, 5, 6), dtype=np.uint8)).any()
+
+
+def test_a_structure_too_small_to_be_one_goes_whole() -> None:
+    labels = np.zeros((20, 20, 20), dtype=np.uint8)
+    labels[:10, :10, :10] = 7
+    labels[15:17, 15:17, 15:17] = 9  # 8 voxels of 4.5 mm3
+    expected = np.where(labels == 9, 0, labels)
+    assert np.array_equal(remove_specks(labels, voxel_volume_mm3=4.5), expected)
+    assert np.array_equal(remove_specks(labels, voxel_volume_mm3=200.0), labels)  # 1.6 ml is a structure

@@ -120,7 +120,7 @@ def test_an_object_that_is_not_as_it_was_written_is_refused_and_the_others_arriv
         "seg": StoreOutcome.REFUSED,
         "sr": StoreOutcome.ACCEPTED,
     }
-    assert "vastus jobs --retry" in next(answer.words for answer in answers if answer.kind == "seg")
+    assert "vastus jobs --resend" in next(answer.words for answer in answers if answer.kind == "seg")
     assert len(pacs.uids()) == 1
 
 

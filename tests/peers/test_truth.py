@@ -26,8 +26,17 @@ from engine.volume import FloatArray
 MIDDLE_MM = (0.0, 0.0, 275.0)
 SHAPE, SPACING_MM = (116, 224, 280), (5.0, 1.6, 1.6)
 SEED = 77
-# Large bodies, which the small bundled model finds well; what it makes of the small ones is in its evaluation table.
-JUDGED = ("femur", "ilium", "vastus_lateralis", "gluteus_maximus")
+# What the small bundled model finds well; what it makes of the others is in its evaluation table. Limits in mm.
+LIMIT_MM = {
+    "femur": 9.0,  # its ends are the model's weakest place
+    "ilium": 4.5,
+    "vastus_lateralis": 4.5,
+    "rectus_femoris": 4.5,
+    "semimembranosus": 4.5,
+    "gluteus_maximus": 4.5,
+    "gluteus_medius": 4.5,
+}
+BONES = ("femur", "ilium")  # their mean depends on a voxel of rim, so it is not judged
 CASES: dict[str, tuple[str, float, Literal["ascending", "descending"]]] = {
     "head first, supine": ("HFS", 0.0, "ascending"),
     "feet first, supine": ("FFS", 0.0, "ascending"),
@@ -79,14 +88,16 @@ def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Pa
     returned = seg.get_volume(combine_segments=True)
     found = centroids(returned.array, returned.affine)  # highdicom: index (slice, row, column) to LPS, as ours
     truth = centroids(scan.truth.labels, grid.affine)
-    true_volumes = {row.segment.number: row.volume_ml for row in measure(scan.volume, scan.truth).segments}
+    true_rows = measure(scan.volume, scan.truth).segments
     for segment in thigh29().segments:
-        if segment.structure.key not in JUDGED:
+        key, number = segment.structure.key, segment.number
+        if key not in LIMIT_MM:
             continue
-        row = measurements.segments[segment.number - 1]
-        voxels = int((returned.array == segment.number).sum())
-        assert voxels == row.voxels
-        assert row.volume_ml == pytest.approx(true_volumes[segment.number], rel=0.25), segment.display
-        shift_mm = np.linalg.norm(found[segment.number] - truth[segment.number])
-        assert shift_mm < 8, f"{segment.display} lies {shift_mm:.1f} mm from its truth"
-        assert (found[segment.number][0] > 0) is np.True_ if segment.side is Side.LEFT else found[segment.number][0] < 0
+        row, true_row = measurements.segments[number - 1], true_rows[number - 1]
+        assert int((returned.array == number).sum()) == row.voxels
+        assert row.volume_ml == pytest.approx(true_row.volume_ml, rel=0.15), segment.display
+        shift_mm = np.linalg.norm(found[number] - truth[number])
+        assert shift_mm < LIMIT_MM[key], f"{segment.display} lies {shift_mm:.1f} mm from its truth"
+        assert (found[number][0] > 0) == (segment.side is Side.LEFT), segment.display
+        if key not in BONES:
+            assert row.mean_hu == pytest.approx(true_row.mean_hu, abs=8), segment.display
