@@ -25,6 +25,7 @@ from engine.labels import Side
 from engine.measure import measure
 from engine.synthesis import ScanRecipe, SyntheticScan, synthesise, thigh_grid
 from node.errors import ServiceError
+from node.standin_pacs import Peer
 
 NODE_AE, PACS_AE, DESTINATION = "VASTUS", "DEMOPACS", "pacs"
 SHAPE = (150, 288, 352)
@@ -91,18 +92,18 @@ class DemoFolder:
         self.root.mkdir(parents=True)
         (self.root / MARKER).touch()
 
-    def write_settings(self, port: int, pacs_port: int) -> Path:
-        """Write the node's settings file."""
+    def write_settings(self, port: int, pacs: Peer) -> Path:
+        """Write the settings file of a node that knows one peer."""
         path = self.root / "vastus.toml"
         path.write_text(
             SETTINGS.format(
                 node_ae=NODE_AE,
-                pacs_ae=PACS_AE,
+                pacs_ae=pacs.ae_title,
                 state=self.state.resolve(),
                 port=port,
                 quiet=QUIET_PERIOD_S,
                 destination=DESTINATION,
-                pacs_port=pacs_port,
+                pacs_port=pacs.port,
             ),
             encoding="utf-8",
         )

@@ -132,7 +132,7 @@ class Intake:
         except SpoolFull as full:
             code, comment, reason = OUT_OF_RESOURCES, "No space left on the disk", full.reason
         except DATABASE_AWAY as away:
-            log.event("database.lost", error=away)
+            log.event("database.lost", error=away, where="C-STORE")
             code, comment, reason = OUT_OF_RESOURCES, "Database not available", "the database is not available"
         log.event(
             "instance.refused",

@@ -35,6 +35,7 @@ def demo(
 ) -> None:
     """Start a node and a stand-in PACS, send a synthetic hip-to-knee scan, and show what comes back."""
     from node import demonstration as parts
+    from node.standin_pacs import Peer
 
     place = parts.DemoFolder(folder)
     place.make_empty()
@@ -45,7 +46,7 @@ def demo(
         scan, series = parts.make_patient(place.scan)
         progress.update(bar, total=1, completed=1)
         port, pacs_port = parts.free_port(), parts.free_port()
-        settings = place.write_settings(port, pacs_port)
+        settings = place.write_settings(port, Peer("127.0.0.1", pacs_port, parts.PACS_AE))
         with parts.pacs_process(place, pacs_port), parts.node_process(place, settings) as node:
             log = parts.LogReader(place.log, node.check)
             bar = progress.add_task("2/5  starting the node: listener, worker, sender", total=None)

@@ -12,24 +12,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db.session import open_database, transaction
-from node.demonstration import DESTINATION, NODE_AE, QUIET_PERIOD_S, Process, node_process
 from node.demonstration import DemoFolder as NodeFolder
+from node.demonstration import Process, node_process
+from node.standin_pacs import Peer
 from peers.orthanc import wait_until
-
-SETTINGS = """\
-[node]
-ae_title = "{node_ae}"
-state_dir = "{state}"
-[listener]
-host = "127.0.0.1"
-port = {port}
-calling_ae_titles = ["{peer_ae}"]
-quiet_period_s = {quiet}
-[destinations.{destination}]
-ae_title = "{peer_ae}"
-host = "127.0.0.1"
-port = {peer_port}
-"""
 
 
 @dataclass(frozen=True)
@@ -61,18 +47,7 @@ def whole_node(folder: Path, port: int, peer_ae: str, peer_port: int) -> Iterato
     """Run `vastus serve` on a port, with one peer that sends and receives."""
     place = NodeFolder(folder)
     place.make_empty()
-    settings = folder / "vastus.toml"
-    settings.write_text(
-        SETTINGS.format(
-            node_ae=NODE_AE,
-            state=place.state,
-            port=port,
-            peer_ae=peer_ae,
-            quiet=QUIET_PERIOD_S,
-            destination=DESTINATION,
-            peer_port=peer_port,
-        )
-    )
+    settings = place.write_settings(port, Peer("127.0.0.1", peer_port, peer_ae))
     process: Process = node_process(place, settings)
     with process:
         node = WholeNode(place, port)
