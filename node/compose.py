@@ -25,6 +25,7 @@ from node.dispatch import Sender, SendingPlan
 from node.errors import ServiceError, SettingsRefused
 from node.executor import Executor, JobEngine, prepare_database
 from node.identity import identity_of, make_identity
+from node.intake import sql_recorder
 from node.jobs import DELIVER, DELIVER_QUEUE, PROCESS, SEGMENT_QUEUE, JobQueue
 from node.pipeline import StepRunner
 from node.receive import Listener, ListenerSettings
@@ -152,10 +153,6 @@ def listener_of(base: Base) -> tuple[Listener, CompletionWatcher]:
     """What receives, and what announces complete series; both are to be started."""
     chosen = base.settings.listener
 
-    def record(instance: queries.ReceivedInstance) -> queries.InstanceOutcome:
-        with transaction(base.database) as session:
-            return queries.record_instance(session, instance)
-
     def open_in_sql() -> tuple[queries.OpenSeries, ...]:
         with transaction(base.database) as session:
             return queries.open_series(session)
@@ -177,7 +174,7 @@ def listener_of(base: Base) -> tuple[Listener, CompletionWatcher]:
         soft_free_bytes=chosen.soft_free_mib << 20,
         hard_free_bytes=chosen.hard_free_mib << 20,
     )
-    listener = Listener(settings, base.spool, record)
+    listener = Listener(settings, base.spool, sql_recorder(base.database))
     return listener, CompletionWatcher(open_in_sql, listener.open_series, announce, chosen.quiet_period_s)
 
 

@@ -12,7 +12,8 @@ from rich.markup import escape
 from engine.errors import VastusError
 from node.cli import demo, doctor, jobs, segment, serve
 from node.cli.console import CONSOLE, ERRORS, tell
-from node.faults import frames_of, words_of
+from node.faults import frames_of
+from node.privacy import words_of
 
 REFUSED_STATUS = 2
 FAULT_STATUS = 1
@@ -51,7 +52,7 @@ def main() -> None:
         tell(error)
         sys.exit(REFUSED_STATUS)
     except Exception as error:  # noqa: BLE001 - boundary of the command line: a bug is told as one
-        # Neither the message of a foreign error nor the values of variables: either may name a patient.
+        # Neither what a foreign message quotes nor the values of variables: either may name a patient.
         ERRORS.print(f"[bold red]This is a fault of Vastus.[/] {escape(words_of(error))}")
         for frame in frames_of(error):
             ERRORS.print(f"  {escape(frame)}", highlight=False)
