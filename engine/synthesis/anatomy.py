@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +55,12 @@ class Anatomy:
     first_mm: NDArray[np.float16]
     second: NDArray[np.uint8]
     second_mm: NDArray[np.float16]
+
+    @cached_property
+    def back_mm(self) -> float:
+        """y of the hindmost point inside the deep fascia."""
+        rows = np.flatnonzero((self.codes != 0).any(axis=(0, 2)))
+        return float(self.grid.affine[1, 3] + self.grid.affine[1, 1] * rows[-1])
 
 
 class AnatomySource(Protocol):

@@ -34,7 +34,7 @@ JOINTS = Joints(
 )
 ABOVE_MM, BELOW_MM = 75.0, 45.0
 """By how much the trunk and the calf are carried on beyond the atlas's ends."""
-ROOM_MM = 60.0
+ROOM_MM = 40.0
 """Air added around it, for subjects with more fat."""
 ATTRIBUTION = (
     "Anatomy adapted from BodyParts3D, (c) The Database Center for Life Science, licensed under "
@@ -73,7 +73,7 @@ class AtlasFolder:
         """A volume turned upright, the place (x, y, z) of its first voxel in mm, and its spacing."""
         path = self.folder / name
         try:
-            image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(path)), "LPS")
+            image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(path)), "LPS")  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             remedy = "Give the folder of the whole atlas"
             raise VolumeError(f"atlas {path}", "it is missing or no volume", remedy) from error
@@ -93,7 +93,7 @@ class AtlasFolder:
         if unknown.size:
             reason = f"the values {unknown.tolist()} are not in {TABLE}"
             raise VolumeError(f"atlas {self.folder / LABELS}", reason, "Give the table that belongs to it")
-        return codes[labels, (sides == LEFT_SIDE).astype(np.uint8)]
+        return np.asarray(codes[labels, (sides == LEFT_SIDE).astype(np.uint8)], dtype=np.uint8)
 
     def _names(self) -> dict[int, str]:
         path = self.folder / TABLE
