@@ -11,11 +11,12 @@ from engine.body import body_on, find_body
 from engine.islands import remove_islands, remove_specks
 from engine.package import ModelPackage
 from engine.preprocessing import normalise
+from engine.refine import classify_finely, enlarged, refined_grid
 from engine.resample import closest_orientation, network_grid, sample_linear, sample_nearest
 from engine.segmentation import Segmentation
 from engine.sides import number_sides
 from engine.volume import Volume
-from engine.windows import Progress, classify, plan_windows
+from engine.windows import Progress, plan_windows
 
 BODY_MARGIN_MM = 8.0
 
@@ -54,10 +55,11 @@ class Segmenter:
         image = sample_linear(hu, scan, network)
         inside = body_on(network, body, image)
         plan = plan_windows(network.shape, model.window, self.overlap)
-        classes = classify(normalise(image, model), self.session.run, plan, progress)
-        # The network sees air as it sees fat, so it is not asked about the air around the patient.
-        classes = np.where(inside, classes, np.uint8(0))
-        numbers = remove_islands(number_sides(classes, network, self.package.label_set))
-        numbers = remove_specks(numbers, network.voxel_volume_mm3)
-        labels = orientation.turn_back(sample_nearest(numbers, network, scan))
+        classes = classify_finely(normalise(image, model), self.session.run, plan, progress)
+        # A network may see air as it sees fat, so it is not asked about the air around the patient.
+        classes[~enlarged(inside)] = 0
+        fine = refined_grid(network)
+        numbers = remove_islands(number_sides(classes, fine, self.package.label_set))
+        numbers = remove_specks(numbers, fine.voxel_volume_mm3)
+        labels = orientation.turn_back(sample_nearest(numbers, fine, scan))
         return Segmentation(np.ascontiguousarray(labels), volume.grid, self.package.label_set)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -82,10 +82,7 @@ def winning_class(logits: torch.Tensor) -> torch.Tensor:
 
 
 def classify(image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress) -> NDArray[np.uint8]:
-    """The class of each voxel, from the weighted sum of the logits of all windows that see it.
-
-    Logits are kept for one layer of windows only: once a layer is done, the planes that no further window sees are
-    decided and forgotten. No division by the sum of weights is needed, it is the same for all classes.
+    """The class of each voxel, from the weighted mean of the logits of all windows that see it.
 
     Args:
         image: the network's input, float32 [z, y, x].
@@ -96,10 +93,33 @@ def classify(image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress
     Raises:
         BackendError: the network gave a logit that is NaN or infinite; no class could be told from it.
     """
+    return torch.cat([winning_class(sums) for sums, _ in blended(image, run, plan, progress)]).numpy()
+
+
+def blended(
+    image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The planes of an image from the lowest up, a few at a time, as soon as no further window sees them.
+
+    Logits are kept for one layer of windows only, so that memory does not grow with the length of the scan.
+
+    Args:
+        image: see `classify`.
+        run: see `classify`.
+        plan: see `classify`.
+        progress: see `classify`.
+
+    Yields:
+        Weighted sums of logits, float32 [class, z, y, x], and the sums of the weights [z, y, x]. Both are views that
+        are only valid until the next planes are asked for.
+
+    Raises:
+        BackendError: see `classify`.
+    """
     padding = [extra for length, size in zip(plan.shape, image.shape, strict=True) for extra in (0, length - size)]
     padded = functional.pad(image, padding[4:6] + padding[2:4] + padding[0:2])
-    labels = torch.zeros(plan.shape, dtype=torch.uint8)
     weight = importance_map(plan.window)
+    weights = torch.zeros((1, plan.window[0], *plan.shape[1:]))
     sums: torch.Tensor | None = None
     done = 0
     for bottom, following in pairwise((*plan.starts[0], plan.shape[0])):
@@ -109,14 +129,16 @@ def classify(image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress
             logits = torch.from_numpy(run(part[None, None].numpy()))[0]
             _check_finite(logits, done + 1, plan.count)
             if sums is None:
-                sums = torch.zeros((len(logits), plan.window[0], *plan.shape[1:]), dtype=torch.float32)
+                sums = torch.zeros((len(logits), plan.window[0], *plan.shape[1:]))
             sums[(slice(None), slice(None), *place)].addcmul_(logits, weight)
+            weights[(slice(None), slice(None), *place)] += weight
             done += 1
             progress(done, plan.count)
         if sums is not None:
-            labels[bottom:following] = winning_class(sums[:, : following - bottom])
+            ready = (slice(0, min(following, image.shape[0]) - bottom), slice(image.shape[1]), slice(image.shape[2]))
+            yield sums[(slice(None), *ready)], weights[0][ready]
             _advance(sums, following - bottom)
-    return labels[: image.shape[0], : image.shape[1], : image.shape[2]].numpy()
+            _advance(weights, following - bottom)
 
 
 def _check_finite(logits: torch.Tensor, window: int, count: int) -> None:

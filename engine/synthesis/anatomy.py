@@ -9,13 +9,15 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, distance_transform_edt, find_objects
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, find_objects, gaussian_filter
 
 from engine.errors import VolumeError
 from engine.synthesis.tissues import TissueTable, tissue_table
 from engine.volume import FloatArray, Grid
 
 FAR_MM = 100.0
+SMOOTH_MM = 1.2
+"""Width by which the steps of the voxels are smoothed out of the distances, and so out of the borders."""
 REACH_MM = 14.0
 """How far from a muscle its distance is known: as far as it may ever grow."""
 
@@ -124,7 +126,8 @@ def _rivals(
         own = codes[where] == code
         away = distance_transform_edt(~own, sampling=spacing_mm)
         within = distance_transform_edt(own | bones[where], sampling=spacing_mm)
-        signed = np.where(own, spacing_mm / 2 - within, away - spacing_mm / 2).astype(np.float16)
+        signed = np.where(own, spacing_mm / 2 - within, away - spacing_mm / 2)
+        signed = gaussian_filter(signed, SMOOTH_MM / spacing_mm).astype(np.float16)
         nearer = signed < first_mm[where]
         second[where] = np.where(nearer, first[where], second[where])
         second_mm[where] = np.where(nearer, first_mm[where], second_mm[where])

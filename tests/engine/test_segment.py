@@ -45,7 +45,7 @@ class Thresholds:
     def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = np.zeros((len(windows), 30, *windows.shape[2:]), dtype=np.float32)
         logits[:, 0] = 0.15
-        logits[:, VASTUS] = np.where(windows[:, 0] > 0, windows[:, 0], -1)
+        logits[:, VASTUS] = np.where(windows[:, 0] > 0, windows[:, 0], 0.05)  # half way to muscle against 0.15
         logits[:, FEMUR] = 3 * windows[:, 0] - 1.2
         return logits
 
