@@ -1,13 +1,14 @@
 """Labels finer than the network's grid: logits are interpolated to half the spacing before the classes compete.
 
 Deciding first and enlarging the decision afterwards would leave steps of a whole voxel along every border; the logits
-still know where between two voxels a border runs. They are never formed finely for more than one plane at a time, and
+still know where between two voxels a border runs. They are formed finely for one small tile at a time only, and
 only for the classes that win somewhere in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from engine.volume import Grid
 from engine.windows import Progress, Run, WindowPlan, blended, winning_class
 
 FACTOR = 2
+TILE = 12
 
 
 def classify_finely(image: torch.Tensor, run: Run, plan: WindowPlan, progress: Progress) -> NDArray[np.uint8]:
@@ -41,8 +43,11 @@ def classify_finely(image: torch.Tensor, run: Run, plan: WindowPlan, progress: P
         for sums, weights in blended(image, run, plan, progress)
         for level in range(len(weights))
     )
-    for level, plane in enumerate(_between(planes)):
-        fine[level] = plane.numpy()
+    bottom = 0
+    for block in _blocks(planes):
+        part = _decide(block)
+        fine[bottom : bottom + len(part)] = part
+        bottom += len(part)
     return fine
 
 
@@ -59,21 +64,41 @@ def enlarged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask.repeat(FACTOR, 0).repeat(FACTOR, 1).repeat(FACTOR, 2)
 
 
-def _between(planes: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Classes of the fine planes, from logits [class, y, x] of the coarse ones: two between each two."""
-    last = next(planes)
-    yield _decide(last, last)[0]
+def _blocks(planes: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Some planes [class, y, x] at a time with the one below and the one above, as [class, z, y, x].
+
+    The lowest and the highest plane are their own neighbours.
+    """
+    held = [next(planes).clone()]
+    held.append(held[0])
     for plane in planes:
-        yield from _decide(last, plane)
-        last = plane
-    yield _decide(last, last)[0]
+        held.append(plane)
+        if len(held) == TILE + 2:
+            yield torch.stack(held, dim=1)
+            del held[:-2]
+    held.append(held[-1])
+    if len(held) > 2:
+        yield torch.stack(held, dim=1)
 
 
-def _decide(lower: torch.Tensor, upper: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Classes of the two fine planes between two coarse ones, uint8 [2 y, 2 x]."""
-    winners = torch.unique(torch.stack([winning_class(lower), winning_class(upper)])).long()
-    size = [FACTOR * length for length in lower.shape[1:]]
-    ends = functional.interpolate(torch.stack([lower, upper])[:, winners], size=size, mode="bilinear")
-    numbers = winners.to(torch.uint8)
-    near, far = (numbers[winning_class(ends[0].lerp(ends[1], share)).long()] for share in (0.25, 0.75))
-    return near, far
+def _decide(logits: torch.Tensor) -> NDArray[np.uint8]:
+    """Classes of the fine voxels, uint8 [z, y, x], of logits [class, z, y, x] with one plane more below and above.
+
+    Tile by tile: most hold one class only and need no interpolation, the others a few.
+    """
+    logits = functional.pad(logits, (1, 1, 1, 1, 0, 0), mode="replicate")
+    winners = winning_class(logits).numpy()
+    shape = [FACTOR * (length - 2) for length in winners.shape]
+    fine = np.empty(shape, dtype=np.uint8)
+    for y, x in product(range(0, winners.shape[1] - 2, TILE), range(0, winners.shape[2] - 2, TILE)):
+        near = (slice(None), slice(y, y + TILE + 2), slice(x, x + TILE + 2))
+        place = (slice(None), *(slice(FACTOR * start, FACTOR * (start + TILE)) for start in (y, x)))
+        classes = np.flatnonzero(np.bincount(winners[near].ravel()))
+        if classes.size == 1:
+            fine[place] = classes[0]
+            continue
+        some = logits[(torch.from_numpy(classes), *near)]
+        between = functional.interpolate(some[None], scale_factor=float(FACTOR), mode="trilinear")[0]
+        inner = between[:, FACTOR:-FACTOR, FACTOR:-FACTOR, FACTOR:-FACTOR]
+        fine[place] = classes.astype(np.uint8)[winning_class(inner).numpy()]
+    return fine
