@@ -16,21 +16,23 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from config.settings import Settings
+from config.settings import DEFAULT_MODEL, Settings
 from engine.backends import Session, open_session
 from engine.labels import thigh29
 from engine.package import ModelPackage, bundled_package, load_package
-from engine.preprocessing import PAPER
+from engine.preprocessing import normalise
 from engine.segment import Segmenter
 from node.by_hand import segment_folder
 from node.compose import rules_of, software_version
 from node.stages import Workshop
 
 SESSION_START = "session start"
+MUSCLE_HU, BONE_HU = 13.0, 146.0  # above these an untrained network sees muscle and bone
 
 
 @dataclass
@@ -67,10 +69,12 @@ class Watch:
 class TimedSession:
     """A session that keeps the time, and lets an untrained network find bone and muscle by their brightness."""
 
-    def __init__(self, session: Session, untrained: bool) -> None:
+    def __init__(self, session: Session, package: ModelPackage, untrained: bool) -> None:
         self.name, self.precision = session.name, session.precision
         self._session = session
         self._untrained = untrained
+        muscle, bone = normalise(torch.tensor([MUSCLE_HU, BONE_HU]), package.preprocessing).tolist()
+        self._muscle, self._bone = muscle, bone
         self.windows = 0
         self.network_s = 0.0
         self.instead_s = 0.0
@@ -86,8 +90,8 @@ class TimedSession:
             labels = thigh29()
             image = windows[:, 0]
             logits[:] = 0.0
-            logits[:, labels.structure("femur").value] = 3 * image - 1.8
-            logits[:, labels.structure("vastus_lateralis").value] = image - 0.1
+            logits[:, labels.structure("femur").value] = image - self._muscle + 2 * (image - self._bone)
+            logits[:, labels.structure("vastus_lateralis").value] = image - self._muscle
             self.instead_s += time.perf_counter() - done
         return logits
 
@@ -113,25 +117,29 @@ def prepare(folder: Path, slices: int, untrained: bool) -> None:
 def write_untrained(folder: Path) -> None:
     from dataclasses import asdict
 
-    from engine.export import export_onnx
+    from engine.bundle import ModelCard, write_package
+    from engine.export import export_models
     from engine.networks import UnetrShape, build_unetr
-    from engine.package import ModelCard, write_package
 
-    shape = UnetrShape(feature_size=16, hidden_size=192, mlp_dim=768, num_heads=6)
-    export_onnx(build_unetr(thigh29().class_count, **asdict(shape)), folder / "network.onnx", PAPER.window)
-    phrase = "untrained"
-    card = ModelCard("untrained", "0", thigh29(), PAPER, phrase, phrase, True, asdict(shape))
-    write_package(folder / "package", folder / "network.onnx", card)
+    package = bundled_package(DEFAULT_MODEL)
+    shape = UnetrShape(**package.network)
+    export_models(build_unetr(thigh29().class_count, **asdict(shape)), folder / "models", package.preprocessing.window)
+    words = ("For benchmarks only", "Random weights.", "untrained", "")
+    write_package(
+        folder / "package",
+        folder / "models",
+        ModelCard("untrained", "0", thigh29(), package.preprocessing, *words, network=shape),
+    )
 
 
 def package_of(given: argparse.Namespace, folder: Path) -> ModelPackage:
     if given.untrained:
         return load_package(folder / "package")
-    return load_package(given.package) if given.package else bundled_package("demo")
+    return load_package(given.package) if given.package else bundled_package(DEFAULT_MODEL)
 
 
-def floor_s(session: Session, windows: int) -> float:
-    window = np.random.default_rng(1).random((1, 1, *PAPER.window), dtype=np.float32)
+def floor_s(session: Session, package: ModelPackage, windows: int) -> float:
+    window = np.random.default_rng(1).random((1, 1, *package.preprocessing.window), dtype=np.float32)
     session.run(window)
     began = time.perf_counter()
     for _ in range(windows):
@@ -144,7 +152,7 @@ def run(given: argparse.Namespace, folder: Path) -> None:
     watch.begin(SESSION_START)
     package = package_of(given, folder)
     bare = open_session(given.backend, package, given.threads)
-    session = TimedSession(bare, given.untrained)
+    session = TimedSession(bare, package, given.untrained)
     segmenter = Segmenter(package, session, given.overlap)
     workshop = Workshop(package, segmenter, bare.name, bare.precision, rules_of(Settings()), software_version())
     watch.begin("find the series")
@@ -152,7 +160,7 @@ def run(given: argparse.Namespace, folder: Path) -> None:
     watch.end()
     if job.outcome.parked is not None:
         raise SystemExit(f"parked: {job.outcome.parked.reason}")
-    report(watch, session, floor_s(bare, session.windows))
+    report(watch, session, floor_s(bare, package, session.windows))
 
 
 def report(watch: Watch, session: TimedSession, floor: float) -> None:
@@ -182,8 +190,8 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--overlap", type=float, default=0.25)
-    parser.add_argument("--package", type=Path, help="folder of a model package; default: the bundled demo")
-    parser.add_argument("--untrained", action="store_true", help="a network of the demo's size with random weights")
+    parser.add_argument("--package", type=Path, help="folder of a model package; default: the product's own")
+    parser.add_argument("--untrained", action="store_true", help="a network of its size with random weights")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,9 +17,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from config.problems import Fault, Key, SettingsProblem, Sources, annotation_at, faults_of
 
-__all__ = ["Destination", "Settings", "SettingsProblem", "load_settings"]
+__all__ = ["DEFAULT_MODEL", "Destination", "Settings", "SettingsProblem", "load_settings"]
 
 PREFIX = "VASTUS__"
+DEFAULT_MODEL = "compact"
+"""The model package that is used where nothing else is said; it comes with the program."""
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
 
 
@@ -128,7 +130,9 @@ class Database(Section):
 class Engine(Section):
     """What segments, and on what."""
 
-    model: str = Field(default="demo", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the model package.")
+    model: str = Field(
+        default=DEFAULT_MODEL, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the model package."
+    )
     backend: Literal["auto", "openvino", "onnxruntime"] = Field(
         default="auto", description="What runs the network; auto takes the fastest that is available."
     )

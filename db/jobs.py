@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.arrivals import lock_series
 from db.errors import UnknownRow
-from db.models import Instance, Job, JobInstance, Measurement, Result
+from db.models import Instance, Job, JobInstance, Measurement, Model, Result
 from db.rows import fitted, insert_if_absent, upsert
 from db.session import now
 from db.status import JobStatus
@@ -53,6 +53,18 @@ class ResultRow:
     path: str
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model, with the words of its results: what they are for, what it was trained on, whose work that stands on."""
+
+    digest: str
+    name: str
+    version: str
+    intended_use: str
+    training: str
+    attribution: str
 
 
 def create_job(session: Session, series_id: int, new: NewJob) -> Job | None:
@@ -167,6 +179,11 @@ def record_measurements(session: Session, job_id: str, rows: Sequence[Measuremen
 def record_results(session: Session, job_id: str, rows: Sequence[ResultRow]) -> None:
     """Remember the objects that a job wrote; a second time overwrites the first."""
     upsert(session, Result, ("job_id", "kind"), [{**asdict(row), "job_id": job_id} for row in rows])
+
+
+def record_model(session: Session, row: ModelRow) -> None:
+    """Remember the model that a job was made with; a second time overwrites the first."""
+    upsert(session, Model, ("digest",), [asdict(row)])
 
 
 def _job(session: Session, job_id: str) -> Job:

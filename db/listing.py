@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
-from db.jobs import MeasurementRow, ResultRow
-from db.models import Delivery, Job, JobInstance, Measurement, Result, Series
+from db.jobs import MeasurementRow, ModelRow, ResultRow
+from db.models import Delivery, Job, JobInstance, Measurement, Model, Result, Series
 from db.status import DeliveryStatus, JobStatus
 
 
@@ -129,6 +129,14 @@ def measurements_of(session: Session, job_id: str) -> tuple[MeasurementRow, ...]
         MeasurementRow(row.structure, row.side, row.quantity, row.value, row.unit, tuple(row.flags.split()))
         for row in rows
     )
+
+
+def model_of(session: Session, job_id: str) -> ModelRow | None:
+    """The model that a job was made with; None before its end, or where the job is older than the table of models."""
+    row = session.scalars(select(Model).join(Job, Job.model_digest == Model.digest).where(Job.id == job_id)).first()
+    if row is None:
+        return None
+    return ModelRow(row.digest, row.name, row.version, row.intended_use, row.training, row.attribution)
 
 
 def results_of(session: Session, job_id: str) -> tuple[ResultRow, ...]:

@@ -109,6 +109,23 @@ class Job(Base):
     deliveries: Mapped[list[Delivery]] = relationship(back_populates="job")
 
 
+class Model(Base):
+    """A model that results were made with, by the digest that their jobs name; the newest words about it count.
+
+    `intended_use`, `training` and `attribution` are the words that stand in the results themselves. Jobs point here by
+    `model_digest` without a foreign key: a job from before this table has no row here.
+    """
+
+    __tablename__ = "model"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    intended_use: Mapped[str] = mapped_column(String(64))
+    training: Mapped[str] = mapped_column(String(1024))
+    attribution: Mapped[str] = mapped_column(String(1024))
+
+
 class JobInstance(Base):
     """Which instances a job was made of: fixed with the job, so that a late arrival never changes a running job."""
 

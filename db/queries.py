@@ -30,6 +30,7 @@ from db.deliveries import (
 )
 from db.jobs import (
     MeasurementRow,
+    ModelRow,
     NewJob,
     ResultRow,
     create_job,
@@ -38,6 +39,7 @@ from db.jobs import (
     job_files,
     park_job,
     record_measurements,
+    record_model,
     record_results,
     requeue_job,
     start_job,
@@ -51,6 +53,7 @@ from db.listing import (
     jobs_of_series,
     list_jobs,
     measurements_of,
+    model_of,
     results_of,
     unfinished_since,
 )
@@ -62,6 +65,7 @@ __all__ = [
     "InstanceOutcome",
     "JobSummary",
     "MeasurementRow",
+    "ModelRow",
     "NewJob",
     "OpenSeries",
     "PendingDelivery",
@@ -79,6 +83,7 @@ __all__ = [
     "list_jobs",
     "lock_series",
     "measurements_of",
+    "model_of",
     "open_series",
     "open_series_ids",
     "park_job",
@@ -87,6 +92,7 @@ __all__ = [
     "record_delivery_attempt",
     "record_instance",
     "record_measurements",
+    "record_model",
     "record_results",
     "refused_destinations",
     "reopen_series",

@@ -36,6 +36,7 @@ HOUNSFIELD_UNIT = codes.UCUM.HounsfieldUnit
 CT_UNSPECIFIED_REGION = codes.cid100.CTUnspecifiedBodyRegion
 ARTIFICIAL_INTELLIGENCE = codes.cid7162.ArtificialIntelligence
 DEVICE = codes.cid270.Device
+PROCESSING_EQUIPMENT = codes.cid7005.ProcessingEquipment
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500; not in the dictionary
 YES = codes.cid230.Yes
 NO = codes.cid230.No
@@ -44,6 +45,7 @@ PRIVATE_SCHEME = "99VASTUS"
 TRUNCATED = Code("truncated", PRIVATE_SCHEME, "Truncated at the edge of the scan")
 TRAINING = Code("training", PRIVATE_SCHEME, "What the model was trained on")
 INTENDED_USE = Code("intended_use", PRIVATE_SCHEME, "Intended use")
+ATTRIBUTION = Code("attribution", PRIVATE_SCHEME, "Attribution of the training data")
 
 
 @dataclass(frozen=True)

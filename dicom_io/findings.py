@@ -31,12 +31,13 @@ class Provenance:
         created_at: aware; every date and time in the results is this one, in the source's own Timezone Offset From
             UTC (0008,0201) where it has one, otherwise in the zone that `created_at` carries.
         software_version: version of Vastus.
-        model_name: name of the model package, as `demo`.
+        model_name: name of the model package, as `compact`.
         model_version: its version.
         model_digest: SHA-256 of its network, hexadecimal.
+        intended_use: what the results are for, and what not, as `For research, not for diagnosis`.
         training_phrase: a few words for series descriptions, as `trained on synthetic CT`.
         training_statement: what the model was trained on, in a sentence or two.
-        demonstration: the model is not for clinical use, and every result must say so.
+        attribution: whose work the training data stand on; empty where there is none.
         backend: what ran the network, as `openvino`.
         precision: in which precision, as `float32`.
     Raises:
@@ -49,15 +50,21 @@ class Provenance:
     model_name: str
     model_version: str
     model_digest: str
+    intended_use: str
     training_phrase: str
     training_statement: str
-    demonstration: bool
+    attribution: str
     backend: str
     precision: str
 
     def __post_init__(self) -> None:
         if self.created_at.tzinfo is None:
             raise DicomIoError("provenance", f"the time {self.created_at} has no zone", "Give an aware time")
+
+    @property
+    def words(self) -> str:
+        """What must go with every result: intended use, training and attribution, in full sentences."""
+        return " ".join(part for part in (f"{self.intended_use}.", self.training_statement, self.attribution) if part)
 
 
 @dataclass(frozen=True, eq=False)

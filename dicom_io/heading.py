@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
+from dicom_io.codes import PROCESSING_EQUIPMENT
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import Provenance, ResultRequest
 from dicom_io.guard import QUIETLY
@@ -30,6 +31,7 @@ from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 MAKER = "Vastus"
 LONG_STRING_CHARACTERS = 64  # value representation LO, PS3.5 6.2
+SHORT_TEXT_CHARACTERS = 1024  # value representation ST, PS3.5 6.2
 
 
 @dataclass(frozen=True)
@@ -96,21 +98,30 @@ def check_request(request: ResultRequest) -> None:
         request.provenance.model_version,
         request.provenance.model_digest,
         request.provenance.software_version,
+        request.provenance.intended_use,
     ):
         long_string(text)
-    if not request.provenance.training_statement.isascii():
-        reason = "it has characters that the source's character set may not have"
-        raise DicomIoError("training statement", reason, "Write it in ASCII")
+    content_description(request.provenance)
+    _check_words(request.provenance.words)
 
 
 def series_description(kind: str, provenance: Provenance) -> str:
-    """Series Description (0008,103E) of a kind of result, as `Vastus muscles, model demo, trained on synthetic CT`.
+    """Series Description (0008,103E) of a kind of result, as `Vastus muscles, model compact, trained on synthetic CT`.
 
     Raises:
         DicomIoError: it is no LO of at most 64 characters; it is never cut, for its end is what the reader needs.
     """
     words = f"{MAKER} {RESULT_KINDS[kind].word}, model {provenance.model_name}, {provenance.training_phrase}"
     return long_string(words)
+
+
+def content_description(provenance: Provenance) -> str:
+    """Content Description (0070,0081), as `For research, not for diagnosis; trained on synthetic CT`.
+
+    Raises:
+        DicomIoError: it is no LO of at most 64 characters; it is never cut.
+    """
+    return long_string(f"{provenance.intended_use}; {provenance.training_phrase}")
 
 
 def algorithm_name(provenance: Provenance) -> str:
@@ -193,8 +204,8 @@ def adopt(result: hd.SOPClass, request: ResultRequest) -> None:
                 result.add(header[keyword])
     result.InstanceCreationDate = DA(moment.date())
     result.InstanceCreationTime = TM(moment.time())
-    if "ContributingEquipmentSequence" in result:
-        del result.ContributingEquipmentSequence  # optional; highdicom stamps it with the current time
+    # highdicom stamps its own item with the current time, which would make a second run another object.
+    result.ContributingEquipmentSequence = [_equipment(request.provenance, moment)]
     result.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
@@ -231,6 +242,29 @@ def state_sources(result: Dataset, headers: Sequence[Dataset]) -> None:
     for keyword in _LOSSY:
         if keyword in lossy:
             result.add(copy(lossy[keyword]))
+
+
+def _equipment(provenance: Provenance, moment: datetime) -> hd.ContributingEquipment:
+    """What made the result, what that was trained on and what the result is for (PS3.3 C.12.1): in every kind alike."""
+    return hd.ContributingEquipment(
+        MAKER,
+        PROCESSING_EQUIPMENT,
+        manufacturer_model_name=algorithm_name(provenance),
+        software_versions=[provenance.software_version, provenance.model_version],
+        device_serial_number=provenance.model_digest,
+        contribution_datetime=moment,
+        contribution_description=provenance.words,
+    )
+
+
+def _check_words(words: str) -> None:
+    if len(words) > SHORT_TEXT_CHARACTERS or not re.fullmatch(r"[ -~]+", words):
+        raise DicomIoError(
+            "training statement",
+            f"with intended use and attribution it has {len(words)} characters, more than {SHORT_TEXT_CHARACTERS}, "
+            "or some that are not printable ASCII, which the source's character set may not have",
+            "Shorten it, or write it in ASCII",
+        )
 
 
 def _check_header(header: Dataset, first: Dataset) -> None:

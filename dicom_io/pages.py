@@ -1,7 +1,7 @@
 """The picture page: one Secondary Capture that every viewer shows (PS3.3 A.8).
 
-It shows where the structures were found, in the radiological convention, and the figures of the report. No patient
-attribute is drawn.
+It shows where the structures were found, in the radiological convention, the figures of the report, and what they are
+for. No patient attribute is drawn.
 """
 
 from __future__ import annotations
@@ -98,17 +98,17 @@ def _draw_heading(draw: ImageDraw.ImageDraw, request: ResultRequest) -> None:
     write(draw, (right, 44), f"{MAKER} {provenance.software_version}", Style(24, WHITE), "rm")
     model = f"model {provenance.model_name} {provenance.model_version}, {provenance.training_phrase}"
     write(draw, (right, 76), model, Style(21, GREY), "rm")
-    style, lines = _fitted(provenance.training_statement, right - _MARGIN)
+    statement = " ".join(part for part in (provenance.training_statement, provenance.attribution) if part)
+    style, lines = _fitted(statement, right - _MARGIN)
     for number, line in enumerate(lines):
         write(draw, (_MARGIN, 104 + (number + 0.5) * _STATEMENT_HEIGHT / max(2, len(lines))), line, style)
-    if provenance.demonstration:
-        draw.rounded_rectangle((_MARGIN, 166, right, 210), radius=8, fill=AMBER)
-        text = f"NOT FOR CLINICAL USE  -  demonstration model, {provenance.training_phrase}"
-        write(draw, (PAGE_SIZE[0] / 2, 188), text, Style(25, BACKGROUND, bold=True), "mm")
+    draw.rounded_rectangle((_MARGIN, 166, right, 210), radius=8, fill=AMBER)
+    text = f"{provenance.intended_use.upper()}  -  {provenance.training_phrase}"
+    write(draw, (PAGE_SIZE[0] / 2, 188), text, Style(25, BACKGROUND, bold=True), "mm")
 
 
 def _fitted(statement: str, width: int) -> tuple[Style, list[str]]:
-    """The statement in the largest type in which it fits whole."""
+    """Training and attribution in the largest type in which they fit whole."""
     for size in (21, 18, 15):
         style = Style(size, GREY)
         lines = wrapped(statement, style, width)

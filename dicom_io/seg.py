@@ -24,6 +24,7 @@ from dicom_io.heading import (
     adopt,
     algorithm_name,
     algorithm_parameters,
+    content_description,
     long_string,
     maker_attributes,
     neutral_source,
@@ -86,7 +87,7 @@ def _segmentation(
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(segment, request) for segment in segmentation.label_set.segments],
         content_label=MAKER.upper(),
-        content_description=long_string(request.provenance.training_phrase),
+        content_description=content_description(request.provenance),
         **maker_attributes(request, "seg"),
     )
     adopt(result, request)

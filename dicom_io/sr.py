@@ -1,7 +1,8 @@
 """The report: Comprehensive 3D SR with the template TID 1500, one group of measurements (TID 1411) for each segment.
 
 Only structures that were found have a group. A group refers to its segment of the SEG and to the source series, and
-carries the segment's tracking UID. What the model was trained on stands under Qualitative Evaluations at the end.
+carries the segment's tracking UID. What the results are for, what the model was trained on and whose work that stands
+on are told under Qualitative Evaluations at the end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydicom.sr.coding import Code
 from dicom_io.codes import (
     ARTIFICIAL_INTELLIGENCE,
     ATTENUATION,
+    ATTRIBUTION,
     CT_UNSPECIFIED_REGION,
     CUBIC_CENTIMETRE,
     DEVICE,
@@ -57,7 +59,6 @@ _QUANTITIES: Mapping[str, tuple[Code, Code | None, Code]] = MappingProxyType(
         "sd_hu": (ATTENUATION, STANDARD_DEVIATION, HOUNSFIELD_UNIT),
     }
 )
-NOT_FOR_CLINICAL_USE = "Not for clinical use: demonstration model"
 
 
 def write_sr(request: ResultRequest, out: BinaryIO) -> None:
@@ -137,12 +138,11 @@ def _measurement(figure: Figure) -> hd.sr.Measurement:
 
 
 def _qualitative_evaluations(request: ResultRequest) -> hd.sr.ContainerContentItem:
-    texts = [(TRAINING, request.provenance.training_statement)]
-    if request.provenance.demonstration:
-        texts.append((INTENDED_USE, NOT_FOR_CLINICAL_USE))
+    told = request.provenance
+    texts = ((INTENDED_USE, told.intended_use), (TRAINING, told.training_statement), (ATTRIBUTION, told.attribution))
     contains = hd.sr.RelationshipTypeValues.CONTAINS
     container = hd.sr.ContainerContentItem(name=QUALITATIVE_EVALUATIONS, relationship_type=contains)
     container.ContentSequence = hd.sr.ContentSequence(
-        [hd.sr.TextContentItem(name=name, value=text, relationship_type=contains) for name, text in texts]
+        [hd.sr.TextContentItem(name=name, value=text, relationship_type=contains) for name, text in texts if text]
     )
     return container

@@ -8,6 +8,9 @@ Every error names the thing, the reason and the remedy::
      |- NotThighs          the volume does not show two thighs (engine/fitness.py)
      |- ModelError         a model package is missing, damaged or not what it says
      |- BackendError       a backend is unknown, unavailable or failed
+     |- ImageError         an image file is missing, damaged, or not what it should be (engine/images.py)
+     |- EvaluationError    predictions and truth cannot be compared (engine/evaluation/cases.py)
+     |- TrainingError      a preset, the training data or a run cannot be used (engine/training/errors.py)
      |- dicom_io.errors.*  series that cannot be read or used; results that cannot be written
      |- db.errors.*        the database is unreachable or of another version
      |- node.errors.*      settings, spool, network, service

@@ -1,23 +1,20 @@
 """Model packages: a folder in the layout of a MONAI bundle, checked before anything of it is used.
 
-`configs/metadata.json` holds MONAI's own keys and, under `vastus`, what we need beside them; `models/model.onnx`
-is the network. The file's digest is in the metadata, so a damaged or exchanged network is refused.
+`configs/metadata.json` holds MONAI's own keys and, under `vastus`, what we need beside them: among that the SHA-256 of
+every other file, so that a damaged or exchanged one is refused. `engine.bundle` writes packages.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from engine.errors import ModelError
 from engine.labels import LabelSet, thigh29
@@ -25,34 +22,12 @@ from engine.preprocessing import Preprocessing
 
 METADATA = Path("configs", "metadata.json")
 ONNX = Path("models", "model.onnx")
+WEIGHTS = Path("models", "model.safetensors")
+STORED_WINDOWS = Path("models", "windows.safetensors")
 LABEL_SETS: Mapping[str, Callable[[], LabelSet]] = {"thigh29": thigh29}
-REQUIRED_PACKAGES = ("onnx", "onnxruntime", "openvino")
-SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What is said of a model when its package is written.
-
-    Attributes:
-        name: the package's name.
-        version: the model's version.
-        label_set: what its classes mean.
-        preprocessing: what it expects to see.
-        training_statement: what it was trained on, in full sentences.
-        training_phrase: the same in a few words, for places with little room.
-        demonstration: the model is not for clinical use, and every result must say so.
-        network: the sizes of its architecture, as `asdict(UnetrShape(...))`.
-    """
-
-    name: str
-    version: str
-    label_set: LabelSet
-    preprocessing: Preprocessing
-    training_statement: str
-    training_phrase: str
-    demonstration: bool
-    network: Mapping[str, int]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -63,13 +38,17 @@ class ModelPackage:
         folder: where it lies.
         name: its name.
         version: the model's version.
-        digest: SHA-256 of the ONNX file, hexadecimal.
+        digest: SHA-256 of the ONNX file, hexadecimal; that file names the digest of its weights, so it stands for both.
         label_set: what the network's classes mean.
         preprocessing: what the network expects to see.
+        intended_use: what the model is for, and what not, as `For research, not for diagnosis`.
         training_statement: what it was trained on, in full sentences.
-        training_phrase: the same in a few words.
-        demonstration: the model is not for clinical use, and every result must say so.
+        training_phrase: the same in a few words, for places with little room.
+        attribution: whose work its training data stand on, in words that must go with it; empty where there is none.
+        network: the sizes of its UNETR, as `asdict(UnetrShape(...))`.
         onnx: the network.
+        weights: the same weights for torch and MONAI; None where the package holds the ONNX file alone.
+        windows: the windows on which a backend is held against the network's own answers; None where there are none.
     """
 
     folder: Path
@@ -78,10 +57,14 @@ class ModelPackage:
     digest: str
     label_set: LabelSet
     preprocessing: Preprocessing
+    intended_use: str
     training_statement: str
     training_phrase: str
-    demonstration: bool
+    attribution: str
+    network: Mapping[str, int]
     onnx: Path
+    weights: Path | None = None
+    windows: Path | None = None
 
 
 class _Section(BaseModel):
@@ -93,11 +76,12 @@ class _Section(BaseModel):
     label_set: str
     class_count: int
     preprocessing: Preprocessing
-    training_statement: str
-    training_phrase: str
-    demonstration: bool
+    intended_use: Words
+    training_statement: Words
+    training_phrase: Words
+    attribution: str
     network: dict[str, int]
-    onnx_sha256: str
+    files: dict[str, Digest]
 
 
 class _Metadata(BaseModel):
@@ -113,30 +97,28 @@ def load_package(folder: Path) -> ModelPackage:
     """Read and check a model package.
 
     Raises:
-        ModelError: a file is missing or damaged, the label set is unknown, the number of classes is not the label
-            set's, or the network is not the one that the metadata describes.
+        ModelError: a file is missing or not the one that the metadata describes, the label set is unknown, or the
+            number of classes is not the label set's.
     """
     metadata = _read_metadata(folder)
     section = metadata.vastus
     label_set = _label_set(folder, section)
-    onnx = folder / ONNX
-    if not onnx.is_file():
-        raise ModelError(f"model package {folder}", f"{ONNX} is missing", "Copy the whole package again")
-    digest = _sha256(onnx)
-    if digest != section.onnx_sha256:
-        reason = f"{ONNX} is not the network that {METADATA} describes (digest {digest[:12]}…)"
-        raise ModelError(f"model package {folder}", reason, "Copy the whole package again")
+    _check_files(folder, section.files)
     return ModelPackage(
         folder=folder,
         name=section.name,
         version=metadata.version,
-        digest=digest,
+        digest=section.files[ONNX.as_posix()],
         label_set=label_set,
         preprocessing=section.preprocessing,
+        intended_use=section.intended_use,
         training_statement=section.training_statement,
         training_phrase=section.training_phrase,
-        demonstration=section.demonstration,
-        onnx=onnx,
+        attribution=section.attribution,
+        network=section.network,
+        onnx=folder / ONNX,
+        weights=_listed(folder, WEIGHTS, section.files),
+        windows=_listed(folder, STORED_WINDOWS, section.files),
     )
 
 
@@ -154,63 +136,37 @@ def bundled_package(name: str) -> ModelPackage:
     return load_package(root / name)
 
 
-def write_package(folder: Path, onnx: Path, card: ModelCard) -> ModelPackage:
-    """Write a package around a network and read it back.
-
-    Args:
-        folder: the package's folder; made where it is missing, files of an older package in it are replaced.
-        onnx: the network's file; it is copied.
-        card: what is said of the model.
-
-    Raises:
-        ModelError: the package could not be loaded again, as when the label set is unknown.
-    """
-    target = folder / ONNX
-    for path in (target, folder / METADATA):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if not (target.exists() and target.samefile(onnx)):
-        shutil.copyfile(onnx, target)
-    text = json.dumps(_metadata(card, _sha256(target)), indent=2, ensure_ascii=False)
-    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
-    return load_package(folder)
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _metadata(card: ModelCard, digest: str) -> dict[str, Any]:
-    """The metadata in the words of MONAI's bundle specification, and our section."""
-    names = ["background", *(structure.display for structure in card.label_set.structures)]
-    patch = {"type": "image", "modality": "CT", "spatial_shape": card.preprocessing.window, "dtype": "float32"}
-    image = {**patch, "format": "hounsfield", "num_channels": 1, "value_range": [0, 1], "is_patch_data": True}
-    logits = {**patch, "format": "logits", "num_channels": len(names), "value_range": [], "is_patch_data": True}
-    section = {
-        "name": card.name,
-        "label_set": card.label_set.name,
-        "class_count": card.label_set.class_count,
-        "preprocessing": asdict(card.preprocessing),
-        "training_statement": card.training_statement,
-        "training_phrase": card.training_phrase,
-        "demonstration": card.demonstration,
-        "network": dict(card.network),
-        "onnx_sha256": digest,
-    }
-    return {
-        "schema": SCHEMA,
-        "version": card.version,
-        "changelog": {card.version: "first version in this package"},
-        "monai_version": version("monai"),
-        "pytorch_version": version("torch"),
-        "numpy_version": version("numpy"),
-        "required_packages_version": {package: version(package) for package in REQUIRED_PACKAGES},
-        "name": card.name,
-        "task": "Segmentation of the muscles and bones of the thigh on CT",
-        "description": f"UNETR for the label set {card.label_set.name}. {card.training_statement}",
-        "authors": "Vastus",
-        "copyright": "Vastus",
-        "network_data_format": {
-            "inputs": {"image": {**image, "channel_def": {"0": "attenuation, clipped and scaled"}}},
-            "outputs": {"pred": {**logits, "channel_def": {str(value): name for value, name in enumerate(names)}}},
-        },
-        "vastus": section,
-    }
+def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Hold every file that the metadata names against its digest."""
+    remedy = "Copy the whole package again"
+    for name in dict.fromkeys((ONNX.as_posix(), *digests)):
+        path, inner = folder / name, PurePosixPath(name)
+        if inner.is_absolute() or ".." in inner.parts:
+            raise ModelError(f"file {name}", f"{METADATA} of {folder} names it outside of the package", remedy)
+        if name not in digests:
+            raise ModelError(f"file {path}", f"{METADATA} has no digest of it", "Write the package anew")
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            reason = (
+                "it is missing" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error.strerror})"
+            )
+            raise ModelError(f"file {path}", reason, remedy) from error
+        if found != digests[name]:
+            reason = (
+                f"it is not the file that {METADATA} describes: its SHA-256 is {found[:12]}…, not {digests[name][:12]}…"
+            )
+            raise ModelError(f"file {path}", reason, remedy)
+
+
+def _listed(folder: Path, name: Path, digests: Mapping[str, str]) -> Path | None:
+    return folder / name if name.as_posix() in digests else None
 
 
 def _read_metadata(folder: Path) -> _Metadata:
@@ -236,8 +192,3 @@ def _label_set(folder: Path, section: _Section) -> LabelSet:
         reason = f"{section.class_count} classes, but the label set {label_set.name} has {label_set.class_count}"
         raise ModelError(f"model package {folder}", reason, "Train or export the model with the whole label set")
     return label_set
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

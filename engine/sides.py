@@ -18,7 +18,7 @@ FEMUR = "femur"
 LEAST_AREA_MM2 = 80.0  # of a femur in one level; a shaft has about 600
 LEAST_GAP_MM = 10.0  # between the femora of one level
 LEAST_DISTANCE_MM = 70.0  # between their middles: head and trochanter of one femur are closer
-LEAST_LENGTH_MM = 40.0  # of the levels that show two femora
+LEAST_LENGTH_MM = 25.0  # of the levels that show two femora
 STRAY_MM = 20.0  # a pair whose middle lies further from the plane is not the two femora
 WHOLE_SHARE = 0.75  # a part with at least this share on one side belongs there whole
 

@@ -14,6 +14,7 @@ from dicom_io.results import ResultFile
 from dicom_io.series import SeriesRef, find_series
 from dicom_io.uids import derive_uids
 from engine.measure import Measurements
+from engine.package import ModelPackage
 from node.errors import SpoolError
 from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process, run_plainly
 from node.stages import JobOrder, SeriesStages, Workshop
@@ -27,16 +28,21 @@ class FolderLedger:
     """Remembers one job as a table of its figures beside its results.
 
     Attributes:
+        model: what the job is made with.
         figures: what the report states; empty until the job is recorded.
         files: the results.
     """
 
+    model: ModelPackage
     figures: tuple[Figure, ...] = ()
     files: tuple[ResultFile, ...] = field(default=())
 
     def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
-        """Write `measurements.csv`."""
+        """Write `measurements.csv`, and beside it `model.txt`: what made them, and what they are for."""
         self.figures, self.files = figures(measurements), files
+        model = self.model
+        words = (f"{model.name} {model.version}", model.intended_use, model.training_statement, model.attribution)
+        (order.folder / "model.txt").write_text("\n".join(filter(None, words)) + "\n", encoding="utf-8")
         with (order.folder / "measurements.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(("structure", "side", "quantity", "value", "unit", "flags"))
@@ -86,7 +92,7 @@ def segment_folder(folder: Path, output: Path, workshop: Workshop, say: Say) -> 
         job_id = f"job-{uuid.uuid4().hex}"
         target = output / f"series-{number:02d}"
         target.mkdir()
-        ledger = FolderLedger()
+        ledger = FolderLedger(workshop.package)
         order = JobOrder(job_id, series, derive_uids(job_id), now(), target)
         stages = SeriesStages(order, workshop, ledger, lambda done, of: say("segment", done, of))
         outcome = process(stages, _told(say))

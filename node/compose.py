@@ -193,7 +193,9 @@ def workshop_of(settings: Settings) -> Workshop:
 
     package = package_of(settings)
     session = open_session(settings.engine.backend, package, settings.engine.threads)
-    log.event("model.loaded", model=package.name, version=package.version, backend=session.name)
+    words = {"training": package.training_statement, "attribution": package.attribution}
+    made_with = {"version": package.version, "digest": package.digest, "backend": session.name}
+    log.event("model.loaded", model=package.name, intended_use=package.intended_use, **made_with, **words)
     return Workshop(
         package=package,
         segmenter=Segmenter(package, session, settings.engine.overlap),

@@ -78,7 +78,8 @@ def _libraries() -> str:
 
 def _model(settings: Settings) -> str:
     package = bundled_package(settings.engine.model)
-    return f"{package.name} {package.version}, digest {package.digest[:12]}: {package.training_statement}"
+    words = " ".join(part for part in (package.training_statement, package.attribution) if part)
+    return f"{package.name} {package.version}, digest {package.digest[:12]}. {package.intended_use}. {words}"
 
 
 def _space(settings: Settings) -> str:

@@ -225,9 +225,10 @@ class SeriesStages:
             model_name=package.name,
             model_version=package.version,
             model_digest=package.digest,
+            intended_use=package.intended_use,
             training_phrase=package.training_phrase,
             training_statement=package.training_statement,
-            demonstration=package.demonstration,
+            attribution=package.attribution,
             backend=workshop.backend,
             precision=workshop.precision,
         )

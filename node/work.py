@@ -69,8 +69,10 @@ class JobLedger:
         return {}
 
     def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
-        """The job is done."""
-        made_with = self._workshop
+        """The job is done; the model that it was made with is remembered with its words."""
+        made_with, model = self._workshop, self._workshop.package
+        words = (model.intended_use, model.training_statement, model.attribution)
+        queries.record_model(self._session(), queries.ModelRow(model.digest, model.name, model.version, *words))
         queries.finish_job(
             self._session(), order.job_id, outcome.stage_seconds, made_with.backend, made_with.package.digest
         )
@@ -171,7 +173,9 @@ class Worker:
         if outcome.parked is not None:
             log.event("job.parked", job_id=job_id, code=outcome.parked.code, reason=outcome.parked.reason, **facts)
             return "parked"
-        log.event("job.done", job_id=job_id, **facts, **outcome.counts)
+        model = self.workshop.package
+        made_with = {"model": model.name, "version": model.version, "training": model.training_phrase}
+        log.event("job.done", job_id=job_id, intended_use=model.intended_use, **made_with, **facts, **outcome.counts)
         return "done"
 
 

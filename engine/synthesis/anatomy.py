@@ -9,9 +9,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, distance_transform_edt, find_objects, gaussian_filter
+from scipy.ndimage import binary_fill_holes, find_objects, gaussian_filter
 
 from engine.errors import VolumeError
+from engine.synthesis.distance import distance_mm
 from engine.synthesis.tissues import TissueTable, tissue_table
 from engine.volume import FloatArray, Grid
 
@@ -66,7 +67,10 @@ class Anatomy:
 
 
 class AnatomySource(Protocol):
-    """Something that knows an anatomy: the built-in tables, or an atlas in a folder."""
+    """Something that knows an anatomy: the built-in tables, or an atlas in a folder. Equal sources have equal ones."""
+
+    def __hash__(self) -> int:
+        """So that an anatomy is prepared once for equal sources."""
 
     def anatomy(self) -> Anatomy:
         """The anatomy, ready to draw subjects from."""
@@ -102,7 +106,7 @@ def prepare(name: str, attribution: str, codes: NDArray[np.uint8], grid: Grid, j
     inside = np.stack([binary_fill_holes(plane) for plane in inside])
     body = np.where(inside, codes, 0).astype(np.uint8)
     pad = np.where(inside & table.is_one_of("skin", "subcutaneous_fat")[body], table.code("intermuscular_fat"), body)
-    outside = distance_transform_edt(~inside, sampling=spacing_mm) if inside.any() else inside
+    outside = distance_mm(inside, spacing_mm)
     return Anatomy(
         name,
         attribution,
@@ -124,8 +128,8 @@ def _rivals(
     bones &= ~table.muscles[codes]
     for code, where in _boxes(codes, table, int(np.ceil(REACH_MM / spacing_mm)) + 1):
         own = codes[where] == code
-        away = distance_transform_edt(~own, sampling=spacing_mm)
-        within = distance_transform_edt(own | bones[where], sampling=spacing_mm)
+        away = distance_mm(own, spacing_mm)
+        within = distance_mm(~(own | bones[where]), spacing_mm)
         signed = np.where(own, spacing_mm / 2 - within, away - spacing_mm / 2)
         signed = gaussian_filter(signed, SMOOTH_MM / spacing_mm).astype(np.float16)
         nearer = signed < first_mm[where]

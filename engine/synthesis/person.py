@@ -65,12 +65,14 @@ class Person:
         hu: attenuation without scanner, float32 HU, same axes.
         grid: where the voxels lie.
         anatomy: whose body it was drawn from.
+        metal: share of metal in each voxel, float32, same axes; None without an implant.
     """
 
     codes: torch.Tensor
     hu: torch.Tensor
     grid: Grid
     anatomy: Anatomy
+    metal: torch.Tensor | None = None
 
 
 def draw_person(rng: np.random.Generator) -> PersonDraw:
@@ -137,7 +139,9 @@ class Sculptor:
         self._codes = torch.from_numpy(codes).to(self._device)
         self._movable = self._places(movable)
         self._body = self._places(np.flatnonzero(codes))
-        self._rim = self._places(np.flatnonzero((outside_mm > 0) & (outside_mm < MOST_FAT_MM + 3)))
+        rim = np.flatnonzero((outside_mm > 0) & (outside_mm < MOST_FAT_MM + 3))
+        rim = rim[np.argsort(outside_mm.ravel()[rim], kind="stable")]  # a thin person needs the first few only
+        self._rim = self._places(rim)
         self._first, self._second = (
             torch.from_numpy(each.ravel()[movable].astype(np.int64)).to(self._device)
             for each in (anatomy.first, anatomy.second)
@@ -146,7 +150,7 @@ class Sculptor:
             torch.from_numpy(each.ravel()[movable].astype(np.float32)).to(self._device)
             for each in (anatomy.first_mm, anatomy.second_mm)
         )
-        self._outside_mm = torch.from_numpy(outside_mm.ravel()[self._rim.index.cpu().numpy()]).to(self._device)
+        self._outside_mm = torch.from_numpy(outside_mm.ravel()[rim]).to(self._device)
         depth = np.zeros(CODES, dtype=np.float32)
         np.maximum.at(depth, codes.ravel()[movable], -first_mm.ravel()[movable])
         self._depth_mm = depth
@@ -197,17 +201,21 @@ class Sculptor:
         """Draw fat and skin around the fascia."""
         table = tissue_table()
         thigh_mm, buttock, knee = draw.fat_mm
-        z_mm = self._tensor(self._rim.level_mm)
+        waves = self._field(90.0, rng)
+        most_mm = min(thigh_mm * max(1.0, buttock, knee) * 2, MOST_FAT_MM) + draw.skin_mm
+        used = int(torch.searchsorted(self._outside_mm, most_mm)) + 1
+        outside_mm, index = self._outside_mm[:used], self._rim.index[:used]
+        z_mm = self._tensor(self._rim.level_mm[:used])
         factor = 1 + (buttock - 1) * ((z_mm - 250) / 120).clamp(0, 1) + (knee - 1) * ((150 - z_mm) / 120).clamp(0, 1)
-        waves = self._field(90.0, rng)[self._rim.coarse]
-        fat_mm = (thigh_mm * factor * (1 + 0.3 * waves).clamp(0.3, 2)).clamp(1.0, MOST_FAT_MM)
+        factor *= (1 + 0.3 * waves[self._rim.coarse[:used]]).clamp_(0.3, 2)
+        fat_mm = factor.mul_(thigh_mm).clamp_(1.0, MOST_FAT_MM)
         tissue = torch.full_like(z_mm, table.code("subcutaneous_fat"), dtype=torch.int64)
-        tissue[self._outside_mm > fat_mm] = table.code("skin")
-        tissue[self._outside_mm > fat_mm + draw.skin_mm] = 0
+        tissue[outside_mm > fat_mm] = table.code("skin")
+        tissue[outside_mm > fat_mm + draw.skin_mm] = 0
         value = self._tensor(draw.hu)[tissue]
-        value += self._tensor(draw.texture_hu)[tissue] * self._rolled(self._grain, rng)[self._rim.tile]
-        codes.view(-1)[self._rim.index] = tissue.to(torch.uint8)
-        hu.view(-1)[self._rim.index] = value
+        value += self._tensor(draw.texture_hu)[tissue] * self._rolled(self._grain, rng)[self._rim.tile[:used]]
+        codes.view(-1)[index] = tissue.to(torch.uint8)
+        hu.view(-1)[index] = value
 
     def _field(self, knot_mm: float, rng: np.random.Generator) -> torch.Tensor:
         """A smooth field of unit SD on the coarse voxels, flat."""
@@ -225,7 +233,7 @@ class Sculptor:
         frequency = [np.fft.fftfreq(TILE) for _ in range(2)] + [np.fft.rfftfreq(TILE)]
         z, y, x = np.meshgrid(*frequency, indexing="ij")
         damping = np.exp(-2 * np.pi**2 * ((z * sigma[0]) ** 2 + (y * sigma[1]) ** 2 + (x * sigma[2]) ** 2))
-        noise = np.fft.irfftn(np.fft.rfftn(rng.standard_normal((TILE,) * 3)) * damping, (TILE,) * 3)
+        noise = np.fft.irfftn(np.fft.rfftn(rng.standard_normal((TILE,) * 3)) * damping, (TILE,) * 3, (0, 1, 2))
         return self._tensor((noise / noise.std()).astype(np.float32))
 
     def _rolled(self, stock: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -22,7 +22,7 @@ FIELD_SPACE_MM = np.array([[-320.0, -220.0, -160.0], [320.0, 220.0, 720.0]])
 BEND_MM = (50.0, 45.0)
 """Above and below the hip joint a leg goes over from the pelvis's pose to its own."""
 KNEE_BEND_MM = (30.0, 30.0)
-MIDLINE_MM = 18.0
+MIDLINE_MM = 30.0
 """Half of the width in which the pose goes over from one leg to the other."""
 
 
@@ -70,11 +70,12 @@ def rotation(x_deg: float, y_deg: float, z_deg: float) -> FloatArray:
     return result
 
 
-def draw_pose(rng: np.random.Generator) -> Pose:
+def draw_pose(rng: np.random.Generator, prone: bool = False) -> Pose:
     """Draw a pose.
 
     Stature 1.50 to 1.95 m about an anatomy of 1.73 m; girth apart from it. Legs at rest turn outwards by up to 30
-    degrees, flex by up to 15 and stand together or apart; a knee roll flexes the knee by up to 20.
+    degrees, flex by up to 15 and stand together or apart; a knee roll flexes the knee by up to 20. Supine buttocks are
+    pressed flat in most; one in five stands or lies on something soft.
     """
     stature = rng.uniform(0.87, 1.12)
     girth = rng.uniform(0.88, 1.14) * stature**0.5
@@ -83,7 +84,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
     for sign in (-1, 1):
         flexion, abduction, turn = both + rng.normal(0, 1, 3) * (2.5, 1.5, 5)
         abduction = float(np.clip(abduction - 1.0, -5, 5))
-        hips.append(rotation(float(np.clip(flexion, -8, 14)), sign * abduction, sign * float(np.clip(turn, -20, 22))))
+        hips.append(rotation(float(np.clip(flexion, -8, 14)), sign * abduction, sign * float(np.clip(turn, -14, 18))))
         knees.append(rotation(float(rng.uniform(-16, 3)), 0, 0))
     spacing = ((90.0, 3.4), (45.0, 1.6), (22.0, 0.6))
     extent = FIELD_SPACE_MM[1] - FIELD_SPACE_MM[0]
@@ -98,7 +99,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
         shift_mm=rng.normal(0, 6, 3),
         hip=np.stack(hips),
         knee=np.stack(knees),
-        flattening=(float(rng.uniform(0.0, 0.55)) * (rng.random() < 0.8), float(rng.uniform(30, 60))),
+        flattening=(float(rng.uniform(0.0, 0.55)) * (rng.random() < 0.8) * (not prone), float(rng.uniform(30, 60))),
         elastic=tuple(fields),
         mirrored=bool(rng.random() < 0.5),
     )

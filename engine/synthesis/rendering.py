@@ -26,13 +26,16 @@ class PosedPerson:
 
     def attenuation(self, grid: Grid) -> torch.Tensor:
         """HU without scanner at the voxels of a grid, float32 [slice, row, column]; air outside the body."""
-        hu = self.person.hu
-        result = torch.empty(grid.shape, device=hu.device)
+        return self.sampled(self.person.hu, grid)
+
+    def sampled(self, values: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Values in the anatomy's space, float32 [z, y, x], at the voxels of a grid, by linear interpolation."""
+        result = torch.empty(grid.shape, device=values.device)
         for start, part in _slabs(grid):
             place = self._index(part)
-            scale = torch.tensor([2.0 / (length - 1) for length in hu.shape], device=hu.device)
+            scale = torch.tensor([2.0 / (length - 1) for length in values.shape], device=values.device)
             where = (place * scale - 1).flip(-1)[None]
-            sampled = functional.grid_sample(hu[None, None], where, padding_mode="border", align_corners=True)
+            sampled = functional.grid_sample(values[None, None], where, padding_mode="border", align_corners=True)
             result[start : start + part.shape[0]] = sampled[0, 0]
         return result
 
@@ -55,7 +58,7 @@ class PosedPerson:
         """Fractional voxel indices (z, y, x) of the anatomy for every voxel of a grid."""
         anatomy = self.person.anatomy
         points = place_map(self.pose, anatomy.joints, anatomy.back_mm, grid, self.person.codes.device)
-        origin = torch.as_tensor(anatomy.grid.affine[:3, 3], dtype=torch.float32, device=points.device)
+        origin = torch.tensor(anatomy.grid.affine[:3, 3].tolist(), device=points.device)
         return ((points - origin) / anatomy.grid.spacing_mm[0]).flip(-1)
 
 

@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from engine.errors import VolumeError
-from engine.labels import LabelSet, thigh29
+from engine.islands import remove_specks
+from engine.labels import thigh29
 from engine.segmentation import Segmentation
-from engine.synthesis.labelling import Labeller
-from engine.synthesis.scanner import add_table, attenuation
-from engine.synthesis.subject import Subject, draw_subject
-from engine.volume import Grid, Volume
+from engine.synthesis.anatomy import AnatomySource
+from engine.synthesis.builtin import BuiltIn
+from engine.synthesis.clinic import Visit, clinical
+from engine.synthesis.noise import KERNELS, Grain, Noise
+from engine.synthesis.person import Sculptor, draw_person
+from engine.synthesis.pose import draw_pose
+from engine.synthesis.rendering import PosedPerson, segments_of
+from engine.synthesis.scanning import Scanner, draw_scanner, frame_of, in_view, scan_image
+from engine.synthesis.slices import Slices
+from engine.synthesis.surroundings import draw_table
+from engine.volume import FloatArray, Grid, Volume
 
 LOWEST_MM, HIGHEST_MM = -35.0, 585.0
-"""Levels of the anatomy that a scan may cover, mm above the knee joint, at stature 1."""
-SLAB = 16
-TABLE_BELOW_MM = -135.0
+"""Levels of the anatomy that `thigh_grid` covers, mm above the knee joint, at stature 1."""
+WHOLE_VIEW_MM = (0.0, 0.0, 1000.0)
+NARROW_MM = (140.0, 180.0)
+"""Radius of a view that cuts the skin."""
+SAME_PIXELS = 0.0
+"""The grid is the scanner's own: its noise is not interpolated."""
+ROUTINE_GRAIN = Grain(0.25)
+BUILT_IN = BuiltIn()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is asked of a scan; what is None is drawn from the seed.
+
+    Attributes:
+        noise_sd_hu: SD of the noise in the body.
+        thickness_mm: of the slices; their distance where None.
+        table: whether a table lies under the patient; without one there are no clothes, lines and arms either.
+        prone: whether the patient lies on the front.
+        implant: whether there is metal.
+        whole_view: whether the field of view holds the whole body.
+    """
+
+    noise_sd_hu: float | None = 12.0
+    thickness_mm: float | None = None
+    table: bool | None = True
+    prone: bool | None = False
+    implant: bool | None = False
+    whole_view: bool | None = True
+
+
+ROUTINE = Conditions()
+ANY = Conditions(None, None, None, None, None, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +64,28 @@ class ScanRecipe:
     """What to scan.
 
     Attributes:
-        seed: every draw follows from it.
+        seed: every draw follows from it: the same seed gives the same patient, whatever the grid.
         grid: axial slices in any order; rows and columns may be turned or mirrored in the plane.
-        noise_sd_hu: SD of the noise.
-        table: whether a table lies under the patient.
+        conditions: of the scan; an ordinary one on its back if not said otherwise.
+        source: whose anatomy.
     """
 
     seed: int
     grid: Grid
-    noise_sd_hu: float = 12.0
-    table: bool = True
+    conditions: Conditions = ROUTINE
+    source: AnatomySource = BUILT_IN
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticScan:
-    """A scan and its exact truth on the same grid."""
+    """A scan and its exact truth on the same grid.
+
+    A structure of which the scan shows less than half a millilitre is background, as it is in every result. Metal
+    inside a bone counts as the bone. What lies outside the field of view is background.
+    """
 
     volume: Volume
     truth: Segmentation
-    subject: Subject
 
 
 def thigh_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Grid:
@@ -62,38 +103,57 @@ def thigh_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, floa
     return Grid(shape, affine)
 
 
-def label_slab(labeller: Labeller, recipe: ScanRecipe, slices: range) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Truth and tissue codes of some slices, both [slice, row, column]."""
-    pairs = [labeller.slice_labels(index) for index in slices]
-    truth, tissue = (np.stack(list(arrays)) for arrays in zip(*pairs, strict=True))
-    if recipe.table:
-        rows, columns = np.mgrid[: recipe.grid.shape[1], : recipe.grid.shape[2]]
-        points = recipe.grid.to_patient(np.stack([np.zeros_like(rows), rows, columns], axis=-1))
-        for plane in tissue:
-            add_table(plane, -points[..., 1], points[..., 0], TABLE_BELOW_MM)
-    return truth, tissue
+@cache
+def sculptor_of(source: AnatomySource, device: str = "cpu") -> Sculptor:
+    """The sculptor of a source; made once a process, because an anatomy takes seconds to prepare."""
+    return Sculptor(source.anatomy(), device)
 
 
-def synthesise(recipe: ScanRecipe, label_set: LabelSet | None = None) -> SyntheticScan:
+def synthesise(recipe: ScanRecipe, device: str = "cpu") -> SyntheticScan:
     """Make the scan: the same recipe gives the same voxels.
+
+    Args:
+        recipe: what to scan.
+        device: where torch computes.
 
     Raises:
         VolumeError: the grid's slices are not axial.
     """
-    axial = recipe.grid.affine[2, 1:3]
-    if np.abs(axial).max() > 1e-6:
-        raise VolumeError(
-            "synthetic scan", "the slices of its grid are not axial", "Turn the grid in the slice plane only"
-        )
-    labels = label_set or thigh29()
-    rng = np.random.default_rng(recipe.seed)
-    subject = draw_subject(rng, labels)
-    labeller = Labeller(subject, recipe.grid, labels)
-    hu = np.empty(recipe.grid.shape, dtype=np.int16)
-    truth = np.empty(recipe.grid.shape, dtype=np.uint8)
-    for start in range(0, recipe.grid.shape[0], SLAB):
-        slices = range(start, min(start + SLAB, recipe.grid.shape[0]))
-        truth[start : slices.stop], tissue = label_slab(labeller, recipe, slices)
-        blur = 0.7 / recipe.grid.spacing_mm[2]
-        hu[start : slices.stop] = attenuation(tissue, subject, rng, recipe.noise_sd_hu, blur)
-    return SyntheticScan(Volume(hu, recipe.grid), Segmentation(truth, recipe.grid, labels), subject)
+    asked, grid = recipe.conditions, recipe.grid
+    frame_of(grid, prone=False)
+    of_scanner, of_person, of_pose = np.random.default_rng(recipe.seed).spawn(3)
+    slices = _slices(grid, asked)
+    scanner = _scanner(of_scanner, slices, grid, asked)
+    body = sculptor_of(recipe.source, device).person(draw_person(of_person))
+    person = clinical(body, of_person, Visit(asked.implant, scanner.prone))
+    posed = PosedPerson(person, draw_pose(of_pose, scanner.prone))
+    hu = scan_image(posed, grid, slices, scanner).round_().to(torch.int16).cpu().numpy()
+    truth = (segments_of(posed.codes(grid)) * in_view(grid, scanner, person.codes.device)).cpu().numpy()
+    truth = remove_specks(truth, grid.voxel_volume_mm3)
+    return SyntheticScan(Volume(hu, grid), Segmentation(truth, grid, thigh29()))
+
+
+def _slices(grid: Grid, asked: Conditions) -> Slices:
+    """The grid's own planes as slices."""
+    axis = frame_of(grid, prone=False).axes[0]
+    places: FloatArray = np.sort(axis @ grid.affine[:3, 3] + axis @ grid.affine[:3, 0] * np.arange(grid.shape[0]))
+    return Slices(asked.thickness_mm or grid.spacing_mm[0], places)
+
+
+def _scanner(rng: np.random.Generator, slices: Slices, grid: Grid, asked: Conditions) -> Scanner:
+    """The drawn scanner, with what was asked."""
+    scanner = draw_scanner(rng, slices, SAME_PIXELS)
+    if asked.noise_sd_hu is not None:
+        noise = Noise(asked.noise_sd_hu, ROUTINE_GRAIN, 0.5, True)
+        scanner = replace(scanner, noise=noise, kernel=KERNELS["soft"])
+    if asked.prone is not None:
+        scanner = replace(scanner, prone=asked.prone)
+    if asked.whole_view:
+        scanner = replace(scanner, view_mm=WHOLE_VIEW_MM)
+    if asked.whole_view is False:
+        scanner = replace(scanner, view_mm=(*scanner.view_mm[:2], float(rng.uniform(*NARROW_MM))))
+    if asked.table and scanner.table is None:
+        scanner = replace(scanner, table=draw_table(rng))
+    if asked.table is False:
+        scanner = replace(scanner, table=None, sheets=(), lines=(), arms=())
+    return scanner

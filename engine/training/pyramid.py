@@ -7,6 +7,7 @@ fraction of the finest one, so they learn first by themselves, and are held to i
 
 from __future__ import annotations
 
+from itertools import product
 from typing import cast
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 BLOCKS = (8, 4, 2)
 """Voxels along an edge of a block, for each coarse level."""
+Lattice = tuple[slice, slice, slice]
+EVERY_VOXEL: Lattice = (slice(None), slice(None), slice(None))
 FULL_BACKGROUND_WEIGHT = 0.2
 """Weight of a block of nothing but background; one without any has 1.2."""
 
@@ -45,11 +48,25 @@ class Pyramid(torch.nn.Module):
         logits.append(self.heads[2](level))
         return logits, level
 
-    def forward(self, image: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits of the coarse levels, and of every voxel: what the UNETR alone would give."""
+    def forward(self, image: torch.Tensor, lattice: Lattice = EVERY_VOXEL) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Logits of the coarse levels, and of the lattice's voxels: what the UNETR alone would give there."""
         logits, level = self.coarse(image)
         net = self.network
-        return logits, net.out(net.decoder2(level, net.encoder1(image)))
+        fine = net.decoder2(level, net.encoder1(image))
+        return logits, net.out(fine[(..., *lattice)])
+
+
+class Plain(torch.nn.Module):
+    """Any network, without coarse levels; seen as a `Pyramid` is."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor, lattice: Lattice = EVERY_VOXEL) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """No coarse logits, and the logits of the lattice's voxels."""
+        logits: torch.Tensor = self.network(image)
+        return [], logits[(..., *lattice)]
 
 
 def coarse_loss(logits: list[torch.Tensor], composition: torch.Tensor) -> torch.Tensor:
@@ -68,15 +85,21 @@ def coarse_loss(logits: list[torch.Tensor], composition: torch.Tensor) -> torch.
     return torch.stack(losses).mean()
 
 
-def shares(classes: torch.Tensor, class_count: int) -> torch.Tensor:
-    """Share of each class in the smallest blocks, float32 [batch, class, z, y, x], of classes [batch, 1, z, y, x]."""
-    block = BLOCKS[-1]
+def shares(classes: torch.Tensor, class_count: int, block: int = BLOCKS[-1]) -> torch.Tensor:
+    """Share of each class in blocks of voxels.
+
+    Args:
+        classes: integers [batch, 1, z, y, x].
+        class_count: the label set's classes.
+        block: voxels along an edge.
+
+    Returns:
+        float32 [batch, class, z, y, x], on the device of `classes`.
+    """
     size = [classes.shape[0], class_count, *(length // block for length in classes.shape[2:])]
-    counts = torch.zeros(size)
-    one = torch.ones(()) / block**3
-    for z in range(block):
-        for y in range(block):
-            for x in range(block):
-                corner = classes[:, :, z::block, y::block, x::block]
-                counts.scatter_add_(1, corner, one.expand(corner.shape))
+    counts = torch.zeros(size, device=classes.device)
+    one = torch.ones((), device=classes.device) / block**3
+    for z, y, x in product(range(block), repeat=3):
+        corner = classes[:, :, z::block, y::block, x::block].long()
+        counts.scatter_add_(1, corner, one.expand(corner.shape))
     return counts

@@ -114,14 +114,15 @@ def _show(place: DemoFolder, done: Mapping[str, Any], truth: Mapping[Any, float]
     table = Table(title="What came back to the PACS", title_justify="left")
     for column in ("modality", "series description", "SOP class", "MB", "file"):
         table.add_column(column, overflow="fold")
-    report = None
+    report, words = None, ""
     for path in sorted(place.pacs.glob("*.dcm")):
         header = pydicom.dcmread(path, stop_before_pixels=True)
         size = f"{path.stat().st_size / 1e6:.1f}"
-        words = escape(str(header.SeriesDescription))
-        table.add_row(header.Modality, words, header.SOPClassUID.name, size, str(path))
+        description = escape(str(header.SeriesDescription))
+        table.add_row(header.Modality, description, header.SOPClassUID.name, size, str(path))
         if header.Modality == "SR":
             report = path
+            words = str(header.ContributingEquipmentSequence[0].ContributionDescription)
         if header.Modality == "OT":
             _save_picture(path, place.root / "picture.png")
     CONSOLE.print(table)
@@ -130,8 +131,9 @@ def _show(place: DemoFolder, done: Mapping[str, Any], truth: Mapping[Any, float]
     CONSOLE.print(muscle_table(read_figures(report, thigh29()), truth))
     CONSOLE.print(
         "Read from the report that came back. [dim]true ml[/]: what the scan was synthesised with. *: cut by the "
-        "edge of the scan. The model is a demonstration, trained on synthetic CT: not for clinical use."
+        "edge of the scan."
     )
+    CONSOLE.print(f"[bold]The model, as its results tell[/]: {escape(words)}")
     CONSOLE.print(stage_table(done["seconds"]))
     CONSOLE.print(f"The picture page: [bold]{place.root / 'picture.png'}[/]")
 

@@ -13,6 +13,7 @@ from db.errors import UnknownRow
 from db.models import Job, Series
 from db.queries import (
     MeasurementRow,
+    ModelRow,
     create_job,
     fail_job,
     finish_job,
@@ -20,10 +21,12 @@ from db.queries import (
     job_summary,
     lock_series,
     measurements_of,
+    model_of,
     open_series_ids,
     park_job,
     record_delivery_attempt,
     record_measurements,
+    record_model,
     record_results,
     reopen_series,
     requeue_job,
@@ -68,6 +71,19 @@ def test_a_job_is_done(engine: Engine) -> None:
     )
     assert first.seconds is not None
     assert first.seconds >= 0
+
+
+def test_a_job_leads_to_the_words_of_its_model(engine: Engine) -> None:
+    make_job(engine)
+    row = ModelRow("d" * 64, "compact", "1.0.0", "For research", "Synthetic CT only.", "")
+    with transaction(engine) as session:
+        assert model_of(session, "job-1") is None
+        record_model(session, row)
+        finish_job(session, "job-1", {}, "openvino", row.digest)
+        assert model_of(session, "job-1") == row
+        record_model(session, replace(row, training="Synthetic CT only, again."))
+        found = model_of(session, "job-1")
+    assert found is not None and found.training == "Synthetic CT only, again."
 
 
 @pytest.mark.parametrize(("end", "status"), [(park_job, JobStatus.PARKED), (fail_job, JobStatus.FAILED)])

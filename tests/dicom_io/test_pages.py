@@ -98,12 +98,21 @@ def test_the_page_has_its_size_and_no_patient(make_request: MakeRequest) -> None
     assert page.tobytes() == draw_page(make_request(change=rename)).tobytes()
 
 
-def test_only_a_demonstration_carries_the_banner(make_request: MakeRequest) -> None:
-    request = make_request()
-    banner = (60, 175)
-    assert draw_page(request).getpixel(banner) == AMBER
-    product = replace(request, provenance=replace(request.provenance, demonstration=False))
-    assert draw_page(product).getpixel(banner) != AMBER
+def test_every_page_says_what_it_is_for(make_request: MakeRequest) -> None:
+    request, banner = make_request(), (40, 166, 1560, 210)
+    page = draw_page(request)
+    assert page.getpixel((60, 175)) == AMBER
+    use = replace(request.provenance, intended_use="For something else")
+    training = replace(request.provenance, training_phrase="trained on something else")
+    for told in (use, training):
+        other = draw_page(replace(request, provenance=told))
+        assert other.crop(banner).tobytes() != page.crop(banner).tobytes()
+
+
+def test_the_attribution_is_drawn_below_the_title(make_request: MakeRequest) -> None:
+    request, statement = make_request(), (40, 100, 1560, 162)
+    own = replace(request, provenance=replace(request.provenance, attribution=""))
+    assert draw_page(own).crop(statement).tobytes() != draw_page(request).crop(statement).tobytes()
 
 
 def test_a_statement_is_drawn_whole_or_refused(make_request: MakeRequest) -> None:

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,14 @@ from pydicom.dataset import Dataset
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import Provenance, ResultRequest
 from dicom_io.heading import RESULT_KINDS, check_request, series_description
+from dicom_io.pages import draw_page
 from dicom_io.results import Findings, Results, write_results
 from dicom_io.series import SeriesRules, open_series, read_volume
 from dicom_io.synthetic import SyntheticStudy, write_series
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, derive_uids
 from engine.labels import thigh29
 from engine.measure import measure
+from engine.package import bundled_package
 from engine.segmentation import Segmentation
 from engine.volume import Grid, Volume
 
@@ -177,9 +181,9 @@ def test_lossy_compression_of_any_source_image_is_handed_on(make_request: MakeRe
 
 def test_series_descriptions_name_the_model_and_its_training(provenance: Provenance) -> None:
     assert [series_description(kind, provenance) for kind in RESULT_KINDS] == [
-        "Vastus muscles, model demo, trained on synthetic CT",
-        "Vastus report, model demo, trained on synthetic CT",
-        "Vastus picture, model demo, trained on synthetic CT",
+        "Vastus muscles, model compact, trained on synthetic CT",
+        "Vastus report, model compact, trained on synthetic CT",
+        "Vastus picture, model compact, trained on synthetic CT",
     ]
 
 
@@ -190,10 +194,56 @@ def test_a_description_is_refused_rather_than_cut(make_request: MakeRequest, phr
         check_request(replace(request, provenance=replace(request.provenance, training_phrase=phrase)))
 
 
-def test_a_statement_outside_ascii_is_refused(make_request: MakeRequest) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"training_statement": "für CT"},
+        {"attribution": "Käthe's atlas"},
+        {"training_statement": "two\nlines"},
+        {"training_statement": "many words " * 100},
+        {"intended_use": "For research, not for diagnosis, nor for much else"},
+        {"intended_use": ""},
+    ],
+)
+def test_words_that_do_not_fit_are_refused(make_request: MakeRequest, changed: dict[str, Any]) -> None:
     request = make_request()
-    with pytest.raises(DicomIoError, match="training statement"):
-        check_request(replace(request, provenance=replace(request.provenance, training_statement="für CT")))
+    with pytest.raises(DicomIoError, match=r"^t(raining statement|ext)"):
+        check_request(replace(request, provenance=replace(request.provenance, **changed)))
+
+
+def test_every_result_says_what_it_is_for_and_what_made_it(make_request: MakeRequest, tmp_path: Path) -> None:
+    for file in write_all(make_request(), tmp_path).files:
+        dataset = dcmread(file.path)
+        (equipment,) = dataset.ContributingEquipmentSequence
+        assert equipment.ContributionDescription == (
+            "For research, not for diagnosis. Trained on synthetic CT only; no patient's images were used. "
+            "Anatomy after somebody's atlas."
+        )
+        assert equipment.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Equipment"
+        assert (equipment.ManufacturerModelName, equipment.SoftwareVersions) == ("Vastus compact", ["0.1.0", "1.0.0"])
+        assert (equipment.DeviceSerialNumber, equipment.Manufacturer) == ("ab" * 32, "Vastus")
+        assert str(equipment.ContributionDateTime) == "20260304050607.089000+0000"
+    seg = dcmread(tmp_path / "seg.dcm")
+    assert seg.ContentDescription == "For research, not for diagnosis; trained on synthetic CT"
+
+
+def test_the_words_of_every_model_that_ships_fit(make_request: MakeRequest) -> None:
+    request = make_request()
+    names = sorted(path.name for path in (Path(str(files("engine"))) / "packages").iterdir() if path.is_dir())
+    assert names
+    for name in names:
+        package = bundled_package(name)
+        told = replace(
+            request.provenance,
+            model_name=package.name,
+            model_version=package.version,
+            intended_use=package.intended_use,
+            training_phrase=package.training_phrase,
+            training_statement=package.training_statement,
+            attribution=package.attribution,
+        )
+        check_request(replace(request, provenance=told))
+        draw_page(replace(request, provenance=told))
 
 
 def test_a_time_without_zone_is_refused(provenance: Provenance) -> None:

@@ -114,7 +114,7 @@ def test_all_segments_are_described_and_coded(make_request: MakeRequest) -> None
         side = item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning
         assert side.lower() == segment.side.value
         algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
-        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("Vastus demo", "1.0.0")
+        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("Vastus compact", "1.0.0")
         assert f"model_sha256={'ab' * 32}" in algorithm.AlgorithmParameters
     assert "wider" in seg.SegmentSequence[48].SegmentDescription
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -119,11 +120,20 @@ def test_it_says_who_made_it_and_from_what(make_request: MakeRequest) -> None:
     assert scheme.CodingSchemeUID == CODING_SCHEME_UID
     last = dataset.ContentSequence[-1]
     assert last.ConceptNameCodeSequence[0].CodeValue == "C0034375"
-    assert [item.TextValue for item in last.ContentSequence] == [
-        "Trained on synthetic CT only; no patient's images were used.",
-        "Not for clinical use: demonstration model",
-    ]
+    assert {item.ConceptNameCodeSequence[0].CodeValue: item.TextValue for item in last.ContentSequence} == {
+        "intended_use": "For research, not for diagnosis",
+        "training": "Trained on synthetic CT only; no patient's images were used.",
+        "attribution": "Anatomy after somebody's atlas.",
+    }
     assert (dataset.CompletionFlag, dataset.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
+
+
+def test_a_model_of_nobody_else_s_data_attributes_nothing(make_request: MakeRequest) -> None:
+    request = make_request()
+    own = replace(request, provenance=replace(request.provenance, attribution=""))
+    last = dcmread(BytesIO(written(own))).ContentSequence[-1]
+    names = [item.ConceptNameCodeSequence[0].CodeValue for item in last.ContentSequence]
+    assert names == ["intended_use", "training"]
 
 
 def test_the_same_request_gives_the_same_bytes(request_of_few: ResultRequest) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.export import export_onnx
+from engine.bundle import ModelCard, write_package
+from engine.export import export_models
 from engine.labels import thigh29
 from engine.networks import UnetrShape, build_unetr
-from engine.package import ModelCard, ModelPackage, write_package
+from engine.package import ModelPackage
 from engine.preprocessing import Preprocessing
 from engine.volume import Grid, Volume
 
@@ -31,21 +32,33 @@ def tiny_network() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="session")
-def tiny_package(tiny_network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
-    """The package of that network."""
-    folder: Path = tmp_path_factory.mktemp("tiny")
-    export_onnx(tiny_network, folder / "exported.onnx", TINY_PREPROCESSING.window)
-    card = ModelCard(
+def tiny_models(tiny_network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of that network; its weights are rounded with them."""
+    folder: Path = tmp_path_factory.mktemp("tiny") / "models"
+    export_models(tiny_network, folder, TINY_PREPROCESSING.window)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_card() -> ModelCard:
+    """What is said of it."""
+    return ModelCard(
         name="tiny",
         version="0.0.1",
         label_set=thigh29(),
         preprocessing=TINY_PREPROCESSING,
+        intended_use="For tests only",
         training_statement="Random weights, for tests only.",
         training_phrase="untrained",
-        demonstration=True,
-        network=asdict(TINY),
+        attribution="",
+        network=TINY,
     )
-    return write_package(folder / "package", folder / "exported.onnx", card)
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_models: Path, tiny_card: ModelCard) -> ModelPackage:
+    """The package of that network."""
+    return write_package(tiny_models.parent / "package", tiny_models, tiny_card)
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,30 @@
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from engine.backends import BACKENDS, open_session
 from engine.backends import openvino as openvino_backend
-from engine.export import INPUT, OPSET, OUTPUT, store_weights_as_fp16
-from engine.package import ModelPackage
+from engine.errors import ModelError
+from engine.export import (
+    INPUT,
+    ONNX_NAME,
+    OPSET,
+    OUTPUT,
+    WEIGHTS_DIGEST,
+    WEIGHTS_NAME,
+    export_models,
+    load_weights,
+    refer_to_weights,
+    write_weights,
+)
+from engine.networks import build_unetr
+from engine.package import ModelPackage, sha256_of
 
 WINDOW = np.random.default_rng(5).random((1, 1, 32, 32, 32), dtype=np.float32)
 
@@ -42,35 +54,88 @@ def test_every_runtime_gives_torchs_logits(
     assert np.abs(session.run(WINDOW) - expected_logits(tiny_network)).max() < 2e-3
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_half_stored_weights_change_almost_nothing(
-    name: str,
-    tiny_package: ModelPackage,
-    tiny_network: torch.nn.Module,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_large_weights_lie_in_the_weights_file_alone(
+    tiny_package: ModelPackage, tiny_network: torch.nn.Module
 ) -> None:
-    monkeypatch.setattr(openvino_backend, "has_bf16", lambda core: False)
-    halved = Path(shutil.copy(tiny_package.onnx, tmp_path / "halved.onnx"))
-    store_weights_as_fp16(halved)
-    onnx.checker.check_model(str(halved))
-    session = open_session(name, replace(tiny_package, onnx=halved), 1)
-    large = sum(weight.numel() * 2 for weight in tiny_network.parameters() if weight.numel() >= 4096)
-    assert tiny_package.onnx.stat().st_size - halved.stat().st_size > 0.9 * large
-    assert session.precision == "fp32"
-    assert np.abs(session.run(WINDOW) - expected_logits(tiny_network)).max() < 0.02
+    model = onnx.load(str(tiny_package.onnx), load_external_data=False)
+    outside = [weight for weight in model.graph.initializer if weight.data_location == onnx.TensorProto.EXTERNAL]
+    large = [weight for weight in tiny_network.parameters() if weight.numel() >= 4096]
+    assert len(outside) == len(large) > 0
+    assert {entry.value for weight in outside for entry in weight.external_data if entry.key == "location"} == {
+        WEIGHTS_NAME
+    }
+    inside = sum(weight.ByteSize() for weight in model.graph.initializer)
+    assert inside < 4 * sum(weight.numel() for weight in tiny_network.parameters()) - 4 * sum(map(torch.numel, large))
 
 
-def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
-    weight = onnx.numpy_helper.from_array(np.full((80, 80), 1e6, dtype=np.float32), "w")
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "g",
-        [value("x", onnx.TensorProto.FLOAT, [1, 80])],
-        [value("y", onnx.TensorProto.FLOAT, [1, 80])],
-        [weight],
+def test_the_graph_names_the_digest_of_its_weights(tiny_package: ModelPackage) -> None:
+    assert tiny_package.weights is not None
+    model = onnx.load(str(tiny_package.onnx), load_external_data=False)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert told[WEIGHTS_DIGEST] == sha256_of(tiny_package.weights)
+
+
+def test_the_graph_tells_nothing_of_the_machine_that_made_it(tiny_package: ModelPackage) -> None:
+    content = tiny_package.onnx.read_bytes()
+    assert b".py" not in content and str(Path(torch.__file__).parent).encode() not in content
+
+
+def test_the_weights_are_halves_under_the_names_of_the_state_dict(
+    tiny_package: ModelPackage, tiny_network: torch.nn.Module
+) -> None:
+    assert tiny_package.weights is not None
+    kept = load_file(tiny_package.weights)
+    assert {name: weight.shape for name, weight in kept.items()} == {
+        name: weight.shape for name, weight in tiny_network.state_dict().items()
+    }
+    assert {weight.dtype for weight in kept.values()} == {torch.float16}
+    fresh = build_unetr(30, **tiny_package.network, window=tiny_package.preprocessing.window)
+    load_weights(fresh, tiny_package.weights)
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(fresh.parameters(), tiny_network.parameters(), strict=True)
     )
-    onnx.save(onnx.helper.make_model(graph), str(tmp_path / "wide.onnx"))
-    with pytest.raises(OverflowError, match="weight w"):
-        store_weights_as_fp16(tmp_path / "wide.onnx")
+
+
+def test_the_same_network_gives_the_same_files(
+    tiny_package: ModelPackage, tiny_network: torch.nn.Module, tmp_path: Path
+) -> None:
+    export_models(tiny_network, tmp_path, tiny_package.preprocessing.window)
+    assert sha256_of(tmp_path / ONNX_NAME) == tiny_package.digest
+    assert tiny_package.weights is not None
+    assert sha256_of(tmp_path / WEIGHTS_NAME) == sha256_of(tiny_package.weights)
+
+
+@pytest.mark.parametrize("value", [1e6, float("nan")])
+def test_weights_beyond_float16_are_refused(tmp_path: Path, value: float) -> None:
+    network = torch.nn.Linear(3, 2)
+    torch.nn.init.constant_(network.weight, value)
+    with pytest.raises(ModelError, match="weight is beyond float16"):
+        write_weights(network, tmp_path / WEIGHTS_NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_counter_among_the_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="num_batches_tracked"):
+        write_weights(torch.nn.BatchNorm3d(2), tmp_path / WEIGHTS_NAME)
+
+
+def test_weights_of_another_network_or_damaged_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / WEIGHTS_NAME
+    write_weights(torch.nn.Linear(3, 2), path)
+    with pytest.raises(ModelError, match="another network"):
+        load_weights(torch.nn.Linear(4, 2), path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=WEIGHTS_NAME):
+        load_weights(torch.nn.Linear(3, 2), path)
+
+
+def test_a_graph_with_a_weight_that_is_not_stored_is_refused(tmp_path: Path) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((80, 80), dtype=np.float32), "w")
+    value = onnx.helper.make_tensor_value_info
+    ports = [value(name, onnx.TensorProto.FLOAT, [1, 80]) for name in "xy"]
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", ports[:1], ports[1:], [weight])
+    onnx.save(onnx.helper.make_model(graph), str(tmp_path / ONNX_NAME))
+    write_weights(torch.nn.Linear(80, 80), tmp_path / WEIGHTS_NAME)
+    with pytest.raises(ModelError, match=r"its weight w .* is not in"):
+        refer_to_weights(tmp_path / ONNX_NAME, tmp_path / WEIGHTS_NAME)

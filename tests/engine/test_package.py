@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import ModelError
 from engine.labels import thigh29
-from engine.package import METADATA, ONNX, ModelPackage, bundled_package, load_package
+from engine.package import METADATA, ONNX, WEIGHTS, ModelPackage, bundled_package, load_package, sha256_of
 
 
 @pytest.fixture
@@ -29,7 +29,9 @@ def test_what_was_written_is_read(tiny_package: ModelPackage) -> None:
     assert tiny_package.digest == hashlib.sha256(tiny_package.onnx.read_bytes()).hexdigest()
     assert tiny_package.label_set == thigh29()
     assert (tiny_package.name, tiny_package.version, tiny_package.training_phrase) == ("tiny", "0.0.1", "untrained")
-    assert tiny_package.demonstration
+    assert (tiny_package.intended_use, tiny_package.attribution) == ("For tests only", "")
+    assert tiny_package.weights == tiny_package.folder / WEIGHTS
+    assert tiny_package.windows is None
     assert tiny_package.preprocessing.window == (32, 32, 32)
 
 
@@ -47,7 +49,11 @@ def test_the_metadata_has_the_keys_of_a_monai_bundle(tiny_package: ModelPackage)
     [
         ("vastus", {"label_set": "hip22"}, "hip22"),
         ("vastus", {"class_count": 12}, "12 classes.*has 30"),
-        ("vastus", {"onnx_sha256": "0" * 64}, "not the network"),
+        ("vastus", {"intended_use": " "}, "intended_use"),
+        ("vastus", {"training_statement": ""}, "training_statement"),
+        ("vastus", {"files": {}}, "model.onnx: .* has no digest of it"),
+        ("vastus", {"files": {ONNX.as_posix(): "damaged"}}, "files"),
+        ("vastus", {"files": {ONNX.as_posix(): "0" * 64}}, "model.onnx: it is not the file"),
         ("vastus", {"surprise": 1}, "surprise"),
         (None, {"version": None}, "version"),
     ],
@@ -60,13 +66,35 @@ def test_a_package_that_is_not_what_it_says_is_refused(
         load_package(copy)
 
 
-def test_missing_and_damaged_files_are_refused(copy: Path, tmp_path: Path) -> None:
-    (copy / ONNX).write_bytes((copy / ONNX).read_bytes()[:-1])
-    with pytest.raises(ModelError, match="not the network"):
+@pytest.mark.parametrize("name", [ONNX, WEIGHTS, Path("configs", "inference.json")])
+def test_every_file_is_held_against_its_digest(copy: Path, name: Path) -> None:
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelError) as changed:
         load_package(copy)
-    (copy / ONNX).unlink()
-    with pytest.raises(ModelError, match="missing"):
+    assert str(path) in changed.value.thing and "SHA-256" in changed.value.reason and changed.value.remedy
+    path.unlink()
+    with pytest.raises(ModelError, match=f"{name.name}: it is missing"):
         load_package(copy)
+    path.mkdir()
+    with pytest.raises(ModelError, match=f"{name.name}: it cannot be read"):
+        load_package(copy)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "models/../../secret"])
+def test_a_file_outside_of_the_package_is_never_read(copy: Path, name: str) -> None:
+    edit(copy, "vastus", files={ONNX.as_posix(): sha256_of(copy / ONNX), name: "0" * 64})
+    with pytest.raises(ModelError, match="outside of the package"):
+        load_package(copy)
+
+
+def test_a_package_of_the_onnx_file_alone_is_enough_for_the_service(copy: Path) -> None:
+    edit(copy, "vastus", files={ONNX.as_posix(): sha256_of(copy / ONNX)})
+    package = load_package(copy)
+    assert (package.weights, package.windows) == (None, None)
+
+
+def test_damaged_metadata_is_refused(copy: Path, tmp_path: Path) -> None:
     (copy / METADATA).write_text("{", encoding="utf-8")
     with pytest.raises(ModelError, match="the file"):
         load_package(copy)

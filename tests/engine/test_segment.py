@@ -106,7 +106,9 @@ def segmenter_of(session: Session, spacing_mm: tuple[float, float, float] = (5.0
         preprocessing=Preprocessing(spacing_mm=spacing_mm, window=(32, 32, 32)),
         training_statement="",
         training_phrase="",
-        demonstration=True,
+        intended_use="",
+        attribution="",
+        network={},
         onnx=Path("nowhere"),
     )
     return Segmenter(package, session, 0.25)

@@ -68,9 +68,11 @@ def stub_workshop() -> Workshop:
         digest="0" * 64,
         label_set=thigh29(),
         preprocessing=Preprocessing(),
+        intended_use="For tests only",
         training_statement="A rule of Hounsfield units for tests; nothing was trained.",
         training_phrase="a rule for tests",
-        demonstration=True,
+        attribution="",
+        network={},
         onnx=Path("stub"),
     )
     return Workshop(package, RuleSegmenter(), "rule", "fp32", RULES, "0.1.0")

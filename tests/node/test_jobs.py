@@ -70,6 +70,10 @@ def test_a_job_runs_to_its_end(base: compose.Base, tmp_path: Path) -> None:
     with transaction(base.database) as session:
         results = {row.kind: row for row in queries.results_of(session, job_id)}
         assert len(queries.measurements_of(session, job_id)) == 12
+        made_with = queries.model_of(session, job_id)
+    assert made_with is not None
+    assert (made_with.name, made_with.intended_use) == ("stub", "For tests only")
+    assert made_with.training == "A rule of Hounsfield units for tests; nothing was trained."
     uids = uids_of(base, job_id)
     folder = base.spool.results_folder(job_id).parent
     for kind, row in results.items():

@@ -43,7 +43,7 @@ def record(engine: Engine, *arrivals: ReceivedInstance) -> InstanceOutcome:
         return [record_instance(session, received) for received in arrivals][-1]
 
 
-def new_job(job_id: str = "job-1", model: str = "demo") -> NewJob:
+def new_job(job_id: str = "job-1", model: str = "compact") -> NewJob:
     return NewJob(job_id, model, {"seg_series": "2.25.1"}, T0)
 
 

@@ -27,6 +27,7 @@ def test_the_demo_shows_what_came_back_and_leaves_nothing_running(tmp_path: Path
     assert shown.returncode == 0, shown.stdout + shown.stderr
     returned = [pydicom.dcmread(path, stop_before_pixels=True) for path in (tmp_path / "demo" / "pacs").glob("*.dcm")]
     assert {each.Modality for each in returned} == {"SEG", "SR", "OT"}
+    assert "For research, not for diagnosis." in shown.stdout
     assert all(structure.display in shown.stdout for structure in thigh29().structures)
     assert all(stage in shown.stdout for stage in ("read", "check", "segment", "measure", "write", "record", "deliver"))
     port = re.search(r"port (\d+) is free", shown.stdout)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from config.settings import DEFAULT_MODEL
 from db.queries import list_jobs, measurements_of, results_of
 from db.status import DeliveryStatus, JobStatus
 from dicom_io.report import read_figures
@@ -52,7 +53,8 @@ def test_orthanc_routes_a_series_and_gets_seg_report_and_picture(tmp_path: Path)
     assert {header.StudyInstanceUID for header in headers.values()} == {series.study_uid}
     assert {str(header.SOPInstanceUID) for header in headers.values()} == {row.sop_instance_uid for row in results}
     assert all(
-        "demo" in header.SeriesDescription and "synthetic" in header.SeriesDescription for header in headers.values()
+        DEFAULT_MODEL in header.SeriesDescription and "synthetic" in header.SeriesDescription
+        for header in headers.values()
     )
     report = tmp_path / "report.dcm"
     report.write_bytes(files["SR"])

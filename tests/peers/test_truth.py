@@ -10,6 +10,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 
+from config.settings import DEFAULT_MODEL
 from dicom_io.findings import Findings, Provenance
 from dicom_io.results import write_results
 from dicom_io.series import SeriesRules, open_series, read_volume
@@ -64,7 +65,7 @@ def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Pa
     study = SyntheticStudy(seed=SEED, patient_position=position, instance_order=order)
     source = open_series(write_series(scan.volume, tmp_path / "scan", study), SeriesRules(50, 200.0))
     volume = read_volume(source)
-    package = bundled_package("demo")
+    package = bundled_package(DEFAULT_MODEL)
     session = open_session("auto", package, 0)
     segmentation = Segmenter(package, session, 0.25).segment(volume, lambda _done, _of: None)
     measurements = measure(volume, segmentation)
@@ -75,9 +76,10 @@ def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Pa
         model_name=package.name,
         model_version=package.version,
         model_digest=package.digest,
+        intended_use=package.intended_use,
         training_phrase=package.training_phrase,
         training_statement=package.training_statement,
-        demonstration=package.demonstration,
+        attribution=package.attribution,
         backend=session.name,
         precision=session.precision,
     )

@@ -1,0 +1,1 @@
+"""What is said of models that ship, one TOML file each."""
