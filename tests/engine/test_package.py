@@ -102,7 +102,7 @@ def test_damaged_metadata_is_refused(copy: Path, tmp_path: Path) -> None:
         load_package(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["nothing-of-this-name", "../packages/demo", "", "a/b"])
+@pytest.mark.parametrize("name", ["nothing-of-this-name", "../packages/compact", "", "a/b"])
 def test_a_model_that_did_not_come_with_the_program_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="no package of this name"):
         bundled_package(name)
