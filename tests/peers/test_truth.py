@@ -29,7 +29,7 @@ SHAPE, SPACING_MM = (116, 224, 280), (5.0, 1.6, 1.6)
 SEED = 78
 # What the bundled model finds well in this patient; how it does on others is in its card. Limits in mm.
 LIMIT_MM = {
-    "femur": 13.0,  # along the bone: its ends are the weakest place of the model; across it the others tell
+    "femur": 4.5,
     "ilium": 4.5,
     "vastus_lateralis": 4.5,
     "semimembranosus": 4.5,
@@ -97,7 +97,11 @@ def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Pa
         row, true_row = measurements.segments[number - 1], true_rows[number - 1]
         assert int((returned.array == number).sum()) == row.voxels
         assert row.volume_ml == pytest.approx(true_row.volume_ml, rel=0.15), segment.display
-        shift_mm = np.linalg.norm(found[number] - truth[number])
+        shift = found[number] - truth[number]
+        if key == "femur":  # its ends are the model's weakest place: along it less is asked
+            assert abs(shift[2]) < 20, segment.display
+            shift[2] = 0.0
+        shift_mm = np.linalg.norm(shift)
         assert shift_mm < LIMIT_MM[key], f"{segment.display} lies {shift_mm:.1f} mm from its truth"
         assert (found[number][0] > 0) == (segment.side is Side.LEFT), segment.display
         if key not in BONES:
