@@ -15,13 +15,12 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import openvino
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from engine.backends import Session, open_session
+from engine.backends import Session, SessionOptions, cores, open_session
 from engine.backends import openvino as backend
 from engine.bundle import ModelCard, write_package
 from engine.export import export_models
@@ -52,7 +51,7 @@ def package_of(shape: UnetrShape, folder: Path) -> tuple[ModelPackage, int]:
 
 def seconds(session: Session, runs: int) -> float:
     """The shortest of some runs, after one that does not count."""
-    window = np.random.default_rng(1).random((1, 1, *PAPER.window), dtype=np.float32)
+    window = torch.rand((1, 1, *PAPER.window), generator=torch.Generator().manual_seed(1))
     session.run(window)
     times = []
     for _ in range(runs):
@@ -63,12 +62,7 @@ def seconds(session: Session, runs: int) -> float:
 
 
 def in_precision(package: ModelPackage, threads: int, bf16: bool) -> Session:
-    native = backend.has_bf16
-    backend.has_bf16 = lambda core: bf16
-    try:
-        return open_session("openvino", package, threads)
-    finally:
-        backend.has_bf16 = native
+    return open_session("openvino", package, SessionOptions(threads or cores(), "bf16" if bf16 else "fp32"))
 
 
 def main() -> None:

@@ -15,14 +15,12 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from config.settings import DEFAULT_MODEL, Settings
-from engine.backends import Session, open_session
+from engine.backends import Session, SessionOptions, cores, open_session
 from engine.labels import thigh29
 from engine.package import ModelPackage, bundled_package, load_package
 from engine.preprocessing import normalise
@@ -71,6 +69,7 @@ class TimedSession:
 
     def __init__(self, session: Session, package: ModelPackage, untrained: bool) -> None:
         self.name, self.precision = session.name, session.precision
+        self.device, self.batch = session.device, session.batch
         self._session = session
         self._untrained = untrained
         muscle, bone = normalise(torch.tensor([MUSCLE_HU, BONE_HU]), package.preprocessing).tolist()
@@ -79,7 +78,7 @@ class TimedSession:
         self.network_s = 0.0
         self.instead_s = 0.0
 
-    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, windows: torch.Tensor) -> torch.Tensor:
         """See `engine.backends.Session`."""
         began = time.perf_counter()
         logits = self._session.run(windows)
@@ -139,7 +138,7 @@ def package_of(given: argparse.Namespace, folder: Path) -> ModelPackage:
 
 
 def floor_s(session: Session, package: ModelPackage, windows: int) -> float:
-    window = np.random.default_rng(1).random((1, 1, *package.preprocessing.window), dtype=np.float32)
+    window = torch.rand((1, 1, *package.preprocessing.window), generator=torch.Generator().manual_seed(1))
     session.run(window)
     began = time.perf_counter()
     for _ in range(windows):
@@ -151,7 +150,7 @@ def run(given: argparse.Namespace, folder: Path) -> None:
     watch = Watch()
     watch.begin(SESSION_START)
     package = package_of(given, folder)
-    bare = open_session(given.backend, package, given.threads)
+    bare = open_session(given.backend, package, SessionOptions(given.threads or cores()))
     session = TimedSession(bare, package, given.untrained)
     segmenter = Segmenter(package, session, given.overlap)
     workshop = Workshop(package, segmenter, bare.name, bare.precision, rules_of(Settings()), software_version())

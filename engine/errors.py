@@ -8,6 +8,8 @@ Every error names the thing, the reason and the remedy::
      |- NotThighs          the volume does not show two thighs (engine/fitness.py)
      |- ModelError         a model package is missing, damaged or not what it says
      |- BackendError       a backend is unknown, unavailable or failed
+     |   '- DeviceMemoryError  its device has too little memory for what was asked
+     |- PluginError        a plug-in cannot be imported, is not what its group asks for, or is offered twice
      |- ImageError         an image file is missing, damaged, or not what it should be (engine/images.py)
      |- EvaluationError    predictions and truth cannot be compared (engine/evaluation/cases.py)
      |- TrainingError      a preset, the training data or a run cannot be used (engine/training/errors.py)
@@ -52,3 +54,11 @@ class ModelError(VastusError):
 
 class BackendError(VastusError):
     """A backend is unknown, unavailable here, or failed."""
+
+
+class DeviceMemoryError(BackendError):
+    """The backend's device has too little memory for what was asked."""
+
+
+class PluginError(VastusError):
+    """A plug-in cannot be imported, is not what its group asks for, or is offered by two distributions."""

@@ -105,7 +105,7 @@ def compare(session: Session, windows: StoredWindows) -> Agreement:
     Raises:
         BackendError: the runtime failed.
     """
-    found = np.stack([_on_lattice(session.run(image[None])[0]) for image in windows.images])
+    found = np.stack([_on_lattice(_answer(session, image)) for image in windows.images])
     difference = found.astype(np.float64) - windows.logits
     spread = float(windows.logits.std(dtype=np.float64))
     highest = np.sort(windows.logits, axis=1)[:, -2:]
@@ -137,6 +137,12 @@ def check(session: Session, windows: StoredWindows) -> Agreement:
         )
         raise BackendError(thing, reason, "Choose another backend, and report this with the version of its library")
     return found
+
+
+def _answer(session: Session, image: Floats) -> Floats:
+    """Logits [class, z, y, x] of one window [1, z, y, x]."""
+    logits = session.run(torch.from_numpy(image[None]).to(session.device))
+    return logits[0].float().cpu().numpy()
 
 
 def _on_lattice(logits: Floats) -> Floats:

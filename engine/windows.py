@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from engine.errors import BackendError
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Run = Callable[[torch.Tensor], torch.Tensor]
 Progress = Callable[[int, int], None]
 Triple = tuple[int, int, int]
 
@@ -126,7 +126,7 @@ def blended(
         for y, x in product(plan.starts[1], plan.starts[2]):
             place = (slice(y, y + plan.window[1]), slice(x, x + plan.window[2]))
             part = padded[(slice(bottom, bottom + plan.window[0]), *place)]
-            logits = torch.from_numpy(run(part[None, None].numpy()))[0]
+            logits = run(part[None, None])[0]
             _check_finite(logits, done + 1, plan.count)
             if sums is None:
                 sums = torch.zeros((len(logits), plan.window[0], *plan.shape[1:]))

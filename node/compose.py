@@ -187,12 +187,12 @@ def package_of(settings: Settings) -> ModelPackage:
 
 def workshop_of(settings: Settings) -> Workshop:
     """Load the model and keep it warm; takes seconds."""
-    from engine.backends import open_session
+    from engine.backends import SessionOptions, cores, open_session
     from engine.segment import Segmenter
     from node.stages import Workshop
 
     package = package_of(settings)
-    session = open_session(settings.engine.backend, package, settings.engine.threads)
+    session = open_session(settings.engine.backend, package, SessionOptions(settings.engine.threads or cores()))
     words = {"training": package.training_statement, "attribution": package.attribution}
     made_with = {"version": package.version, "digest": package.digest, "backend": session.name}
     log.event("model.loaded", model=package.name, intended_use=package.intended_use, **made_with, **words)

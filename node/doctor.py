@@ -18,7 +18,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from config.settings import Destination, Settings
 from db.session import check_schema, open_database
-from engine.backends import BACKENDS, availability, resolve
+from engine.backends import availability, resolve
 from engine.errors import VastusError
 from engine.package import bundled_package
 from node import compose
@@ -52,7 +52,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for subject, check in checks:
         yield _found(subject, check)
     for name, reason in availability().items():
-        yield Finding(f"backend {name}", True, reason or f"available ({BACKENDS[name].requirement})")
+        yield Finding(f"backend {name}", True, reason or "available")
     for name, destination in settings.destinations.items():
         yield _found(f"destination {name}", partial(echo, destination, settings.node.ae_title))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
+import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from engine.backends import check_classes
+from engine.backends import SessionOptions, check_classes, check_precision
 from engine.errors import BackendError
 from engine.package import ModelPackage
 
@@ -31,33 +31,37 @@ class OnnxRuntimeSession:
 
     name = NAME
     precision = "fp32"
+    device = torch.device("cpu")
+    batch = 1
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._input = session.get_inputs()[0].name
 
-    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, windows: torch.Tensor) -> torch.Tensor:
         """See `engine.backends.Session`."""
         try:
-            return np.asarray(self._session.run(None, {self._input: windows})[0], dtype=np.float32)
+            logits = self._session.run(None, {self._input: windows.contiguous().numpy()})[0]
+            return torch.from_numpy(np.asarray(logits, dtype=np.float32))
         except ERRORS as error:
             raise BackendError(
                 f"backend {NAME}", f"a window failed: {error}", "Check the memory of the host"
             ) from error
 
 
-def open_session(package: ModelPackage, threads: int) -> OnnxRuntimeSession:
+def open_session(package: ModelPackage, options: SessionOptions) -> OnnxRuntimeSession:
     """Load the network for the CPU.
 
     Raises:
-        BackendError: the network cannot be read.
+        BackendError: the network cannot be read, or the precision is not to be had.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ONLY
+    check_precision(NAME, options.precision, (OnnxRuntimeSession.precision,))
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = ERRORS_ONLY
     try:
-        session = onnxruntime.InferenceSession(str(package.onnx), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(package.onnx), settings, providers=["CPUExecutionProvider"])
     except ERRORS as error:
         reason = f"it could not load the network of {package.name}: {error}"
         raise BackendError(f"backend {NAME}", reason, "Check the model package, or choose another backend") from error

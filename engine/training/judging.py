@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.backends import AUTO, open_session
+from engine.backends import AUTO, SessionOptions, open_session
 from engine.evaluation.cases import Case, LabelScheme, RegionKind, regions_of
 from engine.evaluation.scores import Presence, RegionScore, score_case
 from engine.labels import Structure, thigh29
@@ -43,7 +43,9 @@ class _Trial:
         sources: dict[str, AnatomySource] = {"built-in": BuiltIn()}
         if self.atlas is not None:
             sources["atlas"] = AtlasFolder(self.atlas)
-        return HeldOutScans(Segmenter(package, open_session(AUTO, package, 1), OVERLAP), sources, self.rounds)
+        return HeldOutScans(
+            Segmenter(package, open_session(AUTO, package, SessionOptions(1)), OVERLAP), sources, self.rounds
+        )
 
 
 _scans_of = cache(_Trial.scans)

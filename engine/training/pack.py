@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.backends import BACKENDS, open_session
+from engine.backends import SessionOptions, availability, cores, open_session
 from engine.bundle import EVALUATION, LICENCE, README, ModelCard, write_package
 from engine.errors import ModelError, VastusError
 from engine.export import WEIGHTS_NAME, export_models, load_weights
@@ -150,14 +150,14 @@ def verify(package: ModelPackage) -> None:
     """Hold every backend against torch's answers that are stored in the package.
 
     Raises:
-        BackendError: one does not answer as torch does, or is not installed.
+        BackendError: one that can be used here does not answer as torch does.
         ModelError: the package holds no windows.
     """
     if package.windows is None:
         raise ModelError(f"model package {package.folder}", "it holds no windows", "Pack it anew")
     windows = stored(package.windows)
-    for name in BACKENDS:
-        session = open_session(name, package, 0)
+    for name in (name for name, reason in availability().items() if reason is None):
+        session = open_session(name, package, SessionOptions(cores()))
         found = check(session, windows)
         _say(
             f"{name} in {session.precision}: error of the logits {found.error:.1e}, same class in "

@@ -29,10 +29,10 @@ def judge(
     confusion = np.zeros((count, count), dtype=np.int64)
     window, overlap = preset.preprocessing.window, preset.validation.overlap
 
-    def run(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(windows: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), machine.autocast():
-            logits: torch.Tensor = network(torch.from_numpy(windows).to(machine.device))
-        return logits.float().cpu().numpy()
+            logits: torch.Tensor = network(windows.to(machine.device))
+        return logits.float().cpu()
 
     was_training = network.training
     network.eval()

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from engine.refine import classify_finely, enlarged, refined_grid
@@ -12,10 +11,10 @@ from engine.volume import Grid
 from engine.windows import plan_windows
 
 
-def pass_through(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+def pass_through(windows: torch.Tensor) -> torch.Tensor:
     """A network of three classes whose logits are the image itself."""
     image = windows[:, 0]
-    return np.stack([np.zeros_like(image), image - 0.5, 2 * image - 1.5], axis=1)
+    return torch.stack([torch.zeros_like(image), image - 0.5, 2 * image - 1.5], dim=1)
 
 
 @settings(max_examples=20, deadline=None)
@@ -25,7 +24,7 @@ def test_fine_classes_are_those_of_the_interpolated_logits(shape: tuple[int, int
     plan = plan_windows(shape, (16, 12, 14), 0.25)
     fine = classify_finely(image, pass_through, plan, lambda _done, _of: None)
 
-    logits = torch.from_numpy(pass_through(image[None, None].numpy()))
+    logits = pass_through(image[None, None])
     size = [2 * length for length in shape]
     expected = functional.interpolate(logits, size=size, mode="trilinear").argmax(1)[0].numpy()
     assert fine.shape == tuple(size) and fine.dtype == np.uint8
@@ -38,8 +37,8 @@ def test_a_border_between_two_voxels_is_found() -> None:
     image = (0.5 + 0.1 * (depth - 5.2))[:, None, None].expand(12, 4, 4).contiguous()
     plan = plan_windows((12, 4, 4), (12, 4, 4), 0.25)
 
-    def one_border(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.stack([np.full_like(windows[:, 0], 0.5), windows[:, 0]], axis=1)
+    def one_border(windows: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.full_like(windows[:, 0], 0.5), windows[:, 0]], dim=1)
 
     fine = classify_finely(image, one_border, plan, lambda _done, _of: None)
     places = (np.arange(24) + 0.5) / 2 - 0.5

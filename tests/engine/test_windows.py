@@ -41,11 +41,11 @@ def test_the_winning_class_is_argmax(seed: int) -> None:
     assert torch.equal(winning_class(logits).long(), torch.from_numpy(logits.numpy().argmax(axis=0)))
 
 
-def local_logits(windows: np.ndarray) -> np.ndarray:
+def local_logits(windows: torch.Tensor) -> torch.Tensor:
     """A network of five classes whose logits depend on the voxel and a little on its place in the window."""
     image = windows[:, 0]
-    place = np.linspace(0, 0.3, image.shape[3], dtype=np.float32)
-    return np.stack([-np.abs(image - k / 4) + place * k for k in range(5)], axis=1)
+    place = torch.linspace(0, 0.3, image.shape[3])
+    return torch.stack([-(image - k / 4).abs() + place * k for k in range(5)], dim=1)
 
 
 @settings(max_examples=15, deadline=None)
@@ -66,7 +66,7 @@ def test_layer_by_layer_is_the_same_as_all_logits_at_once(
         for y in plan.starts[1]:
             for x in plan.starts[2]:
                 place = (slice(z, z + 16), slice(y, y + 12), slice(x, x + 14))
-                logits = local_logits(padded[place][None, None])[0]
+                logits = local_logits(torch.from_numpy(padded[place][None, None]))[0].numpy()
                 sums[(slice(None), *place)] += logits * importance_map(window).numpy()
     expected = sums.argmax(axis=0)[: shape[0], : shape[1], : shape[2]]
 
@@ -78,7 +78,7 @@ def test_layer_by_layer_is_the_same_as_all_logits_at_once(
 
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), -float("inf")])
 def test_logits_that_are_no_numbers_are_refused(spoilt: float) -> None:
-    def run(windows: np.ndarray) -> np.ndarray:
+    def run(windows: torch.Tensor) -> torch.Tensor:
         logits = local_logits(windows)
         if windows[0, 0, 0].any():
             logits[0, 3, 7, 5, 2] = spoilt

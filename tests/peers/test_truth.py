@@ -16,7 +16,7 @@ from dicom_io.results import write_results
 from dicom_io.series import SeriesRules, open_series, read_volume
 from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
 from dicom_io.uids import derive_uids
-from engine.backends import open_session
+from engine.backends import SessionOptions, cores, open_session
 from engine.labels import Side, thigh29
 from engine.measure import measure
 from engine.package import bundled_package
@@ -65,7 +65,7 @@ def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Pa
     source = open_series(write_series(scan.volume, tmp_path / "scan", study), SeriesRules(50, 200.0))
     volume = read_volume(source)
     package = bundled_package(DEFAULT_MODEL)
-    session = open_session("auto", package, 0)
+    session = open_session("auto", package, SessionOptions(cores()))
     segmentation = Segmenter(package, session, 0.25).segment(volume, lambda _done, _of: None)
     measurements = measure(volume, segmentation)
     provenance = Provenance(
