@@ -10,8 +10,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.installed
 	$(BIN)/vastus demo
 
+# Two processes, a file of tests to each: much of the time is waiting for peers. One thread each, so that they share two cores.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -W error
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -W error -n 2 --dist loadfile
 
 check: format lint types architecture test
 

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-import openvino
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from engine.backends import Session, SessionOptions, cores, open_session
-from engine.backends import openvino as backend
+from engine.backends import Session, SessionOptions, cores, cpu_has_bf16, open_session
 from engine.bundle import ModelCard, write_package
 from engine.export import export_models
 from engine.labels import thigh29
 from engine.networks import UnetrShape, build_unetr
 from engine.package import ModelPackage
 from engine.preprocessing import PAPER
+from engine.trials import seconds_a_window
 
 HEADS = {192: 6, 256: 8, 384: 6, 768: 12}
 """Attention heads by hidden size."""
@@ -49,18 +47,6 @@ def package_of(shape: UnetrShape, folder: Path) -> tuple[ModelPackage, int]:
     return write_package(folder / "package", folder / "models", card), count
 
 
-def seconds(session: Session, runs: int) -> float:
-    """The shortest of some runs, after one that does not count."""
-    window = torch.rand((1, 1, *PAPER.window), generator=torch.Generator().manual_seed(1))
-    session.run(window)
-    times = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        session.run(window)
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
 def in_precision(package: ModelPackage, threads: int, bf16: bool) -> Session:
     return open_session("openvino", package, SessionOptions(threads or cores(), "bf16" if bf16 else "fp32"))
 
@@ -72,14 +58,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--runs", type=int, default=8)
     given = parser.parse_args()
-    bf16 = backend.has_bf16(openvino.Core())
+    bf16 = cpu_has_bf16()
+    window = torch.rand((1, 1, *PAPER.window), generator=torch.Generator().manual_seed(1))
     table = Table("feature", "hidden", "million weights", "package MB", "bf16 s", "fp32 s", title="seconds a window")
     for shape in shapes(given.features, given.hidden):
         with tempfile.TemporaryDirectory() as name:
             package, count = package_of(shape, Path(name))
             size = sum(path.stat().st_size for path in package.folder.rglob("*") if path.is_file())
             times = [
-                f"{seconds(in_precision(package, given.threads, each), given.runs):.3f}" if each <= bf16 else "-"
+                f"{seconds_a_window(in_precision(package, given.threads, each), window, given.runs):.3f}"
+                if each <= bf16
+                else "-"
                 for each in (True, False)
             ]
         row = (str(shape.feature_size), str(shape.hidden_size), f"{count / 1e6:.1f}", f"{size / 1e6:.1f}", *times)

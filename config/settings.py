@@ -53,6 +53,12 @@ def _database_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _writer_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,15}", value):
+        raise ValueError("this is not a writer's name. Write 1 to 16 of the characters a-z, 0-9 and '-'.")
+    return value
+
+
 def _destination_name(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9-]{1,32}", value):
         raise ValueError("this is not a destination's name. Write 1 to 32 of the characters a-z, 0-9 and '-'.")
@@ -64,6 +70,7 @@ Host = Annotated[str, AfterValidator(_host)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 DestinationName = Annotated[str, AfterValidator(_destination_name)]
+WriterName = Annotated[str, AfterValidator(_writer_name)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -133,12 +140,46 @@ class Engine(Section):
     model: str = Field(
         default=DEFAULT_MODEL, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the model package."
     )
-    backend: Literal["auto", "openvino", "onnxruntime"] = Field(
-        default="auto", description="What runs the network; auto takes the fastest that is available."
+    model_dirs: tuple[AbsolutePath, ...] = Field(
+        default=(), description="Absolute paths of folders with further model packages, one a folder."
     )
-    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads for the network; 0 is all cores.")
+    backend: str = Field(
+        default="auto",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="What runs the network, by name. auto is what vastus model compile found fastest here, else the "
+        "first of tensorrt, openvino, onnxruntime.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="What the network is computed in. auto is what was found the fastest, else the backend's choice.",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu",
+        description="Where a backend computes that has the choice, as torch; tensorrt is always on a GPU.",
+    )
+    batch: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Most windows at a time; 0 is 4 on a GPU and 1 on a CPU. More need more memory.",
+    )
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads for the network; 0 is all cores that the service may use."
+    )
     overlap: float = Field(
         default=0.25, ge=0, le=0.9, description="Overlap of neighbouring windows, as a fraction, 0 to 0.9."
+    )
+    boundary: Literal["interpolated", "nearest"] = Field(
+        default="interpolated",
+        description="How labels reach the scan's voxels: by interpolated logits, or from the network's nearest voxel.",
+    )
+    plugin_libraries: tuple[AbsolutePath, ...] = Field(
+        default=(),
+        description="Absolute paths of the TensorRT plug-in libraries (.so) to load, in this order; no other is.",
+    )
+    portable_plans: bool = Field(
+        default=False,
+        description="Build TensorRT plans for every GPU since Ampere, at some cost in speed, not for this one alone.",
     )
 
 
@@ -147,6 +188,22 @@ class SeriesRules(Section):
 
     min_slices: int = Field(default=50, ge=3, description="Fewest slices of a series.")
     min_coverage_mm: float = Field(default=200.0, ge=0, description="Shortest extent of a series along its slices.")
+
+
+class Results(Section):
+    """What is made of a series."""
+
+    writers: tuple[WriterName, ...] = Field(
+        default=("seg", "sr", "sc"),
+        min_length=1,
+        description="What writes the results: names of installed writers. What others refer to is sent first.",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Results:
+        if len(set(self.writers)) < len(self.writers):
+            raise ValueError("a writer is named twice in writers. Name each once.")
+        return self
 
 
 class Destination(Section):
@@ -192,6 +249,7 @@ class Settings(Section):
     database: Database = Database()
     engine: Engine = Engine()
     series: SeriesRules = SeriesRules()
+    results: Results = Results()
     destinations: dict[DestinationName, Destination] = Field(
         default_factory=dict, description="Where results are sent: one table a destination, by name."
     )

@@ -15,6 +15,7 @@ from db.models import Instance, Job, JobInstance, Measurement, Model, Result
 from db.rows import fitted, insert_if_absent, upsert
 from db.session import now
 from db.status import JobStatus
+from engine.plugins import Credit
 
 _BARE = {"synchronize_session": False}  # what the session knows is read anew afterwards
 _AT_ITS_END = (JobStatus.DONE.value, JobStatus.PARKED.value)
@@ -44,7 +45,7 @@ class MeasurementRow:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One DICOM object that was written: kind (`seg`, `sr`, `sc`), UIDs, file below the job's folder, digest."""
+    """One DICOM object that was written: kind (its writer's name), UIDs, file below the job's folder, digest."""
 
     kind: str
     series_uid: str
@@ -65,6 +66,23 @@ class ModelRow:
     intended_use: str
     training: str
     attribution: str
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What a job was made with.
+
+    Attributes:
+        backend: what ran the network.
+        precision: what that computed in.
+        model_digest: sha256 of the network, hexadecimal.
+        plugins: whose the parts were.
+    """
+
+    backend: str
+    precision: str
+    model_digest: str
+    plugins: tuple[Credit, ...] = ()
 
 
 def create_job(session: Session, series_id: int, new: NewJob) -> Job | None:
@@ -143,21 +161,12 @@ def fail_job(session: Session, job_id: str, code: str, reason: str) -> None:
     session.flush()
 
 
-def finish_job(
-    session: Session, job_id: str, stage_seconds: Mapping[str, float], backend: str, model_digest: str
-) -> None:
-    """The job is done.
-
-    Args:
-        session: where to write.
-        job_id: the job.
-        stage_seconds: seconds by the name of the stage.
-        backend: what ran the network.
-        model_digest: sha256 of the network, hexadecimal.
-    """
+def finish_job(session: Session, job_id: str, stage_seconds: Mapping[str, float], made_with: MadeWith) -> None:
+    """The job is done; `stage_seconds` are told by the name of the stage."""
     job = _job(session, job_id)
     job.stage_seconds = dict(stage_seconds)
-    job.backend, job.model_digest = backend, model_digest
+    job.backend, job.precision, job.model_digest = made_with.backend, made_with.precision, made_with.model_digest
+    job.plugins = [asdict(credit) for credit in made_with.plugins]
     _set(job, JobStatus.DONE)
     session.flush()
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 from db.jobs import MeasurementRow, ModelRow, ResultRow
 from db.models import Delivery, Job, JobInstance, Measurement, Model, Result, Series
 from db.status import DeliveryStatus, JobStatus
+from engine.plugins import Credit
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class JobSummary:
     Attributes:
         instances: how many instances it was made of.
         stage_seconds: seconds by the name of the stage; empty until the job is done.
+        plugins: whose the parts are that it was made with; empty until the job is done.
         deliveries: how many deliveries there are of each status.
     """
 
@@ -42,7 +44,9 @@ class JobSummary:
     finished_at: datetime | None
     stage_seconds: Mapping[str, float]
     backend: str | None
+    precision: str | None
     model_digest: str | None
+    plugins: tuple[Credit, ...]
     deliveries: Mapping[DeliveryStatus, int]
 
     @property
@@ -182,6 +186,8 @@ def _summary(job: Job, instances: int, deliveries: Mapping[DeliveryStatus, int])
         finished_at=job.finished_at,
         stage_seconds=job.stage_seconds,
         backend=job.backend,
+        precision=job.precision,
         model_digest=job.model_digest,
+        plugins=tuple(Credit(**row) for row in job.plugins or ()),
         deliveries=deliveries,
     )

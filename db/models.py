@@ -82,7 +82,8 @@ class Instance(Base):
 class Job(Base):
     """One run of the pipeline over one series. Its result UIDs are fixed here before any work starts.
 
-    `status` is one of `JobStatus`; `reason_code` and `reason` say why a job was parked or failed.
+    `status` is one of `JobStatus`; `reason_code` and `reason` say why a job was parked or failed. `plugins` are the
+    parts that it was made with: one object each, with the fields of `engine.plugins.Credit`.
     """
 
     __tablename__ = "job"
@@ -98,7 +99,9 @@ class Job(Base):
     uids: Mapped[dict[str, str]] = mapped_column(JSON)
     stage_seconds: Mapped[dict[str, float]] = mapped_column(JSON)
     backend: Mapped[str | None] = mapped_column(String(64))
+    precision: Mapped[str | None] = mapped_column(String(16))
     model_digest: Mapped[str | None] = mapped_column(String(64))
+    plugins: Mapped[list[dict[str, str]] | None] = mapped_column(JSON)
     attempts: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -153,7 +156,7 @@ class Measurement(Base):
 
 
 class Result(Base):
-    """One DICOM object that was written: kind (`seg`, `sr`, `sc`), its UIDs, its file below the job's folder."""
+    """One DICOM object that was written: kind (its writer's name, as `seg`), UIDs, file below the job's folder."""
 
     __tablename__ = "result"
     __table_args__ = (UniqueConstraint("job_id", "kind"),)

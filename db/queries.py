@@ -29,6 +29,7 @@ from db.deliveries import (
     waiting_chains,
 )
 from db.jobs import (
+    MadeWith,
     MeasurementRow,
     ModelRow,
     NewJob,
@@ -64,6 +65,7 @@ __all__ = [
     "DeliverySummary",
     "InstanceOutcome",
     "JobSummary",
+    "MadeWith",
     "MeasurementRow",
     "ModelRow",
     "NewJob",

@@ -1,27 +1,21 @@
 """Coded concepts: what structures, sides and measurements are called in DICOM.
 
-The structures are in `thigh29_codes.csv` beside this file. The rule: SNOMED CT where its evidence is not `none`,
-otherwise MDC (ISO/IEEE 11073, PS3.16 CID 3031), otherwise FMA; the remaining codes are equivalents. The side is a
-modifier of its own (PS3.16 CID 244), never part of the structure's code. Codes of the Standard's own context groups
-come from pydicom's dictionary.
+The codes of the structures come with their label set (`engine.labels`). The side is a modifier of its own (PS3.16 CID
+244), never part of the structure's code. Codes of the Standard's own context groups come from pydicom's dictionary.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
 
 import highdicom as hd
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from dicom_io.errors import DicomIoError
-from engine.labels import Side
+from engine.labels import Side, Structure
 
 ANATOMICAL_STRUCTURE = codes.cid7150.AnatomicalStructure
 LATERALITY: Mapping[Side, Code] = MappingProxyType({Side.RIGHT: codes.cid244.Right, Side.LEFT: codes.cid244.Left})
@@ -53,13 +47,11 @@ class StructureCodes:
     """How one structure is coded.
 
     Attributes:
-        key: the structure's key, as in `engine.labels`.
         primary: the code by which it goes.
         equivalents: codes of other schemes with the same meaning (PS3.3 8.8, Equivalent Code Sequence).
         note: what a reader must know where the code does not say it all; mostly empty.
     """
 
-    key: str
     primary: Code
     equivalents: tuple[Code, ...]
     note: str
@@ -68,7 +60,8 @@ class StructureCodes:
         """The structure as an item of a code sequence.
 
         Args:
-            side: adds the side as Segmented Property Type Modifier (PS3.3 C.8.20.4), for the SEG only.
+            side: adds the side as Segmented Property Type Modifier (PS3.3 C.8.20.4), for the SEG only; None for a
+                structure that has none.
         """
         item = hd.sr.CodedConcept.from_code(self.primary)
         if self.equivalents:
@@ -78,30 +71,18 @@ class StructureCodes:
         return item
 
 
-@cache
-def all_structure_codes() -> Mapping[str, StructureCodes]:
-    """Every coded structure by its key."""
-    text = files("dicom_io").joinpath("thigh29_codes.csv").read_text(encoding="utf-8")
-    return MappingProxyType({row["key"]: _codes(row) for row in csv.DictReader(text.splitlines())})
+def laterality(side: Side | None) -> Code | None:
+    """The code of a side (PS3.16 CID 244); None for a structure that has none."""
+    return None if side is None else LATERALITY[side]
 
 
-def structure_codes(key: str) -> StructureCodes:
+def structure_codes(structure: Structure) -> StructureCodes:
     """The codes of a structure.
 
     Raises:
         DicomIoError: the structure has no code; a result without a code would be of no use to its receiver.
     """
-    found = all_structure_codes().get(key)
-    if found is None:
-        raise DicomIoError(f"structure {key}", "it has no code", "Add it to dicom_io/thigh29_codes.csv")
-    return found
-
-
-def _codes(row: Mapping[str, Any]) -> StructureCodes:
-    schemes = (
-        ("SCT", row["sct"] if row["sct_evidence"] != "none" else "", row["sct_meaning"]),
-        ("MDC", row["mdc"], row["mdc_meaning"]),
-        ("FMA", row["fma"], row["fma_meaning"]),
-    )
-    known = [Code(value, scheme, meaning) for scheme, value, meaning in schemes if value]
-    return StructureCodes(row["key"], known[0], tuple(known[1:]), row["note"])
+    if not structure.codes:
+        raise DicomIoError(f"structure {structure.key}", "it has no code", "Add it to the table of its label set")
+    primary, *equivalents = (Code(code.value, code.scheme, code.meaning) for code in structure.codes)
+    return StructureCodes(primary, tuple(equivalents), structure.note)

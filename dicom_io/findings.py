@@ -7,15 +7,18 @@ One rule rounds every figure, so that the report, the picture and the database s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dicom_io.codes import CUBIC_CENTIMETRE, HOUNSFIELD_UNIT
 from dicom_io.errors import DicomIoError
+from dicom_io.kinds import RESULT_KINDS, ResultKind
 from dicom_io.series import SourceSeries
-from dicom_io.uids import ResultUids
-from engine.labels import Segment, Side
+from dicom_io.uids import ResultUids, result_uid
+from engine.labels import Segment, Side, side_word
 from engine.measure import Measurements, SegmentMeasurement
+from engine.plugins import ROLES, WRITERS, Credit
 from engine.segmentation import Segmentation
 from engine.volume import Volume
 
@@ -40,6 +43,8 @@ class Provenance:
         attribution: whose work the training data stand on; empty where there is none.
         backend: what ran the network, as `openvino`.
         precision: in which precision, as `float32`.
+        parts: the plug-ins that took part, ours and others'; the results name those that did not come with Vastus.
+
     Raises:
         DicomIoError: `created_at` has no time zone.
     """
@@ -56,6 +61,7 @@ class Provenance:
     attribution: str
     backend: str
     precision: str
+    parts: tuple[Credit, ...] = ()
 
     def __post_init__(self) -> None:
         if self.created_at.tzinfo is None:
@@ -65,6 +71,11 @@ class Provenance:
     def words(self) -> str:
         """What must go with every result: intended use, training and attribution, in full sentences."""
         return " ".join(part for part in (f"{self.intended_use}.", self.training_statement, self.attribution) if part)
+
+    @property
+    def strangers(self) -> tuple[Credit, ...]:
+        """The parts that did not come with Vastus."""
+        return tuple(part for part in self.parts if not part.ours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +89,39 @@ class Findings:
 
 @dataclass(frozen=True, eq=False)
 class ResultRequest:
-    """Everything that a writer needs to write its object."""
+    """Everything that a writer needs to write its object.
+
+    Attributes:
+        source: the series.
+        findings: what was found in it.
+        provenance: who made the results.
+        uids: the UIDs that the job fixed before its work started.
+        kinds: every kind of result that this job makes, by the name of its writer: what an object may refer to.
+    """
 
     source: SourceSeries
     findings: Findings
     provenance: Provenance
     uids: ResultUids
+    kinds: Mapping[str, ResultKind] = field(default_factory=lambda: RESULT_KINDS)
+
+    def series_uid(self, kind: str) -> str:
+        """Series Instance UID of a kind of result of this job."""
+        return self._uid(kind, "series")
+
+    def instance_uid(self, kind: str) -> str:
+        """SOP Instance UID of a kind of result of this job."""
+        return self._uid(kind, "instance")
+
+    def written_by(self, name: str) -> ResultRequest:
+        """The request as one writer gets it: of the writers, its provenance names this one alone."""
+        told = self.provenance
+        parts = tuple(part for part in told.parts if part.role != ROLES[WRITERS] or part.name == name)
+        return replace(self, provenance=replace(told, parts=parts))
+
+    def _uid(self, kind: str, level: str) -> str:
+        fixed = self.uids.to_dict().get(f"{kind}_{level}")
+        return fixed or result_uid(self.provenance.job_id, kind, level)
 
 
 @dataclass(frozen=True)
@@ -92,7 +130,7 @@ class Figure:
 
     Attributes:
         structure: key of the structure.
-        side: the patient's side.
+        side: the patient's side; None for a structure that has none.
         quantity: `volume`, `mean_hu` or `sd_hu`.
         value: rounded to `FIGURE_DECIMALS`.
         unit: UCUM.
@@ -100,7 +138,7 @@ class Figure:
     """
 
     structure: str
-    side: Side
+    side: Side | None
     quantity: str
     value: float
     unit: str
@@ -131,7 +169,7 @@ def segment_figures(row: SegmentMeasurement) -> tuple[Figure, ...]:
 
 def tracking_id(segment: Segment) -> str:
     """The segment's name in SEG and SR (Tracking ID, PS3.3 C.8.20.2), as `sartorius_left`."""
-    return f"{segment.structure.key}_{segment.side.value}"
+    return "_".join(filter(None, (segment.structure.key, side_word(segment.side))))
 
 
 def _rounded(value: float) -> float:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass
+from copy import copy, deepcopy
 from datetime import datetime, timedelta, timezone
 from itertools import product
 from types import MappingProxyType
@@ -24,36 +23,26 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
 from dicom_io.codes import PROCESSING_EQUIPMENT
+from dicom_io.encoding import element, sequence, uid_value, write_elements
+from dicom_io.encoding import references as references_to
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import Provenance, ResultRequest
 from dicom_io.guard import QUIETLY
+from dicom_io.kinds import RESULT_KINDS as RESULT_KINDS
+from dicom_io.kinds import ResultKind as ResultKind
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from engine.plugins import Credit
 
 MAKER = "Vastus"
 LONG_STRING_CHARACTERS = 64  # value representation LO, PS3.5 6.2
 SHORT_TEXT_CHARACTERS = 1024  # value representation ST, PS3.5 6.2
 
 
-@dataclass(frozen=True)
-class ResultKind:
-    """One kind of result: the number of its series in the study, its word in series descriptions, its SOP class."""
-
-    series_number: int
-    word: str
-    sop_class_uid: UID
-
-
-RESULT_KINDS: Mapping[str, ResultKind] = MappingProxyType(
-    {
-        "seg": ResultKind(9101, "muscles", UID("1.2.840.10008.5.1.4.1.1.66.4")),  # Segmentation Storage
-        "sr": ResultKind(9102, "report", UID("1.2.840.10008.5.1.4.1.1.88.34")),  # Comprehensive 3D SR Storage
-        "sc": ResultKind(9103, "picture", UID("1.2.840.10008.5.1.4.1.1.7")),  # Secondary Capture Image Storage
-    }
-)
-
 # Type 1 in CT Image Storage (PS3.3 A.3); without one of them a result would have no study or no place.
 _NEEDED_OF_SERIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
 _NEEDED_OF_SLICE = ("SOPClassUID", "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_SOURCE_IMAGES, _REFERENCED_SERIES, _REFERENCED_INSTANCES = 0x00082112, 0x00081115, 0x0008114A
+_SERIES_INSTANCE_UID = 0x0020000E
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _CORNER_TOLERANCE_MM = 0.01  # two grids of one series are the same numbers, but for rounding
 # What highdicom copies from a source by itself.
@@ -90,28 +79,44 @@ def check_request(request: ResultRequest) -> None:
         _check_header(header, headers[0])
     _check_grid(request)
     if not segmentation.labels.any():
-        raise DicomIoError("segmentation", "it holds no voxel of any structure", "Check that the scan shows the thighs")
-    for kind in RESULT_KINDS:
-        series_description(kind, request.provenance)
+        raise DicomIoError("segmentation", "it holds no voxel of any structure", "Check that the scan shows them")
+    check_texts(request.provenance, request.kinds)
+
+
+def check_texts(provenance: Provenance, kinds: Mapping[str, ResultKind]) -> None:
+    """Refuse texts that would fit no result; known before the first job, for they are the model's and the plug-ins'.
+
+    Args:
+        provenance: whose texts; job and time do not matter.
+        kinds: every kind of result that jobs make.
+
+    Raises:
+        DicomIoError: a text does not fit its attribute.
+    """
+    for kind in kinds.values():
+        series_description(kind, provenance)
+    for part in provenance.strangers:
+        for text in (part.distribution, part.version, f"{part.role} {part.name}"):
+            long_string(text)
     for text in (
-        algorithm_name(request.provenance),
-        request.provenance.model_version,
-        request.provenance.model_digest,
-        request.provenance.software_version,
-        request.provenance.intended_use,
+        algorithm_name(provenance),
+        provenance.model_version,
+        provenance.model_digest,
+        provenance.software_version,
+        provenance.intended_use,
     ):
         long_string(text)
-    content_description(request.provenance)
-    _check_words(request.provenance.words)
+    content_description(provenance)
+    _check_words(provenance.words)
 
 
-def series_description(kind: str, provenance: Provenance) -> str:
-    """Series Description (0008,103E) of a kind of result, as `Vastus muscles, model compact, trained on synthetic CT`.
+def series_description(kind: ResultKind, provenance: Provenance) -> str:
+    """Series Description (0008,103E) of a kind of result, as `Vastus segments, model compact, trained on synthetic CT`.
 
     Raises:
         DicomIoError: it is no LO of at most 64 characters; it is never cut, for its end is what the reader needs.
     """
-    words = f"{MAKER} {RESULT_KINDS[kind].word}, model {provenance.model_name}, {provenance.training_phrase}"
+    words = f"{MAKER} {kind.word}, model {provenance.model_name}, {provenance.training_phrase}"
     return long_string(words)
 
 
@@ -130,12 +135,13 @@ def algorithm_name(provenance: Provenance) -> str:
 
 
 def algorithm_parameters(provenance: Provenance) -> dict[str, str]:
-    """What, beside name and version, decides the algorithm's outcome."""
+    """What, beside name and version, decides the algorithm's outcome; and whose part that was, if not our own."""
     return {
         "model_sha256": provenance.model_digest,
         "software_version": provenance.software_version,
         "backend": provenance.backend,
         "precision": provenance.precision,
+        **{f"{part.role}_from": f"{part.distribution} {part.version}" for part in provenance.strangers},
     }
 
 
@@ -149,7 +155,7 @@ def long_string(text: str) -> str:
         raise DicomIoError(
             f"text {text!r}",
             f"it is empty, longer than {LONG_STRING_CHARACTERS} characters or not printable ASCII",
-            "Shorten the model's name or training phrase",
+            "Shorten the name or phrase at its origin: the model's, or the plug-in's",
         )
     return text
 
@@ -172,12 +178,12 @@ def neutral_source(header: Dataset) -> Dataset:
 
 
 def maker_attributes(request: ResultRequest, kind: str) -> dict[str, Any]:
-    """The arguments of highdicom's constructors that are the same for every result."""
+    """The arguments of highdicom's constructors that are the same for every result; `kind` is its writer's name."""
     moment = _moment(request)
     return {
-        "series_instance_uid": getattr(request.uids, f"{kind}_series"),
-        "sop_instance_uid": getattr(request.uids, f"{kind}_instance"),
-        "series_number": RESULT_KINDS[kind].series_number,
+        "series_instance_uid": request.series_uid(kind),
+        "sop_instance_uid": request.instance_uid(kind),
+        "series_number": request.kinds[kind].series_number,
         "instance_number": 1,
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
@@ -185,7 +191,7 @@ def maker_attributes(request: ResultRequest, kind: str) -> dict[str, Any]:
         # is the same wherever it runs, another for every other network, and fits the 64 characters of an LO.
         "device_serial_number": request.provenance.model_digest,
         "software_versions": request.provenance.software_version,
-        "series_description": series_description(kind, request.provenance),
+        "series_description": series_description(request.kinds[kind], request.provenance),
         "series_date": moment.date(),
         "series_time": moment.time(),
         "content_date": moment.date(),
@@ -202,18 +208,32 @@ def adopt(result: hd.SOPClass, request: ResultRequest) -> None:
         for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
             if keyword in header:
                 result.add(header[keyword])
+        for tag in header.keys() & result.keys():
+            if result[tag] is header[tag]:
+                result[tag] = deepcopy(header[tag])  # what a writer changes in its result must not reach the source
     result.InstanceCreationDate = DA(moment.date())
     result.InstanceCreationTime = TM(moment.time())
     # highdicom stamps its own item with the current time, which would make a second run another object.
-    result.ContributingEquipmentSequence = [_equipment(request.provenance, moment)]
+    told = request.provenance
+    parts = [_part(part, moment) for part in told.strangers]
+    result.ContributingEquipmentSequence = [_equipment(told, moment), *parts]
     result.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
 
-def save(result: Dataset, out: BinaryIO) -> None:
-    """Write a dataset as a file of PS3.10."""
+def save(result: Dataset, out: BinaryIO, ready: Mapping[int, bytes] = MappingProxyType({})) -> None:
+    """Write a dataset as a file of PS3.10.
+
+    Args:
+        result: the dataset, with its file meta information; explicit VR little endian.
+        out: where to.
+        ready: elements that are encoded already (`dicom_io.encoding`), by their tags; they go before those of `result`.
+    """
     with QUIETLY:
-        dcmwrite(out, result, enforce_file_format=True)
+        meta = Dataset()
+        meta.file_meta = result.file_meta
+        dcmwrite(out, meta, enforce_file_format=True)  # preamble and file meta information alone
+        write_elements(out, result, ready)
 
 
 def references(headers: Sequence[Dataset]) -> list[Dataset]:
@@ -227,6 +247,16 @@ def references(headers: Sequence[Dataset]) -> list[Dataset]:
     return items
 
 
+def encoded_sources(headers: Sequence[Dataset]) -> dict[int, bytes]:
+    """The two sequences of `state_sources`, as `save` takes them: some of our series have a thousand images."""
+    instances = references_to(_REFERENCED_INSTANCES, headers)
+    series = element(_SERIES_INSTANCE_UID, b"UI", uid_value(headers[0].SeriesInstanceUID))
+    return {
+        _SOURCE_IMAGES: references_to(_SOURCE_IMAGES, headers),
+        _REFERENCED_SERIES: sequence(_REFERENCED_SERIES, [instances + series]),
+    }
+
+
 def state_sources(result: Dataset, headers: Sequence[Dataset]) -> None:
     """Refer to every source image, and say so if any of them was compressed with loss.
 
@@ -238,6 +268,11 @@ def state_sources(result: Dataset, headers: Sequence[Dataset]) -> None:
     series.SeriesInstanceUID = headers[0].SeriesInstanceUID
     series.ReferencedInstanceSequence = references(headers)
     result.ReferencedSeriesSequence = [series]
+    state_loss(result, headers)
+
+
+def state_loss(result: Dataset, headers: Sequence[Dataset]) -> None:
+    """Say so if any source image was compressed with loss; `state_sources` does."""
     lossy = next((header for header in headers if header.get("LossyImageCompression") == "01"), Dataset())
     for keyword in _LOSSY:
         if keyword in lossy:
@@ -254,6 +289,18 @@ def _equipment(provenance: Provenance, moment: datetime) -> hd.ContributingEquip
         device_serial_number=provenance.model_digest,
         contribution_datetime=moment,
         contribution_description=provenance.words,
+    )
+
+
+def _part(part: Credit, moment: datetime) -> hd.ContributingEquipment:
+    """A part that another distribution brought: who that is, what it did here, and its version."""
+    return hd.ContributingEquipment(
+        part.distribution,
+        PROCESSING_EQUIPMENT,
+        manufacturer_model_name=f"{part.role} {part.name}",
+        software_versions=part.version,
+        contribution_datetime=moment,
+        contribution_description=f"Plug-in of {MAKER}: {part}",
     )
 
 

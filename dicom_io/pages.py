@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from dicom_io.colours import group_colour
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import ResultRequest
-from dicom_io.heading import MAKER, adopt, maker_attributes, neutral_source, save, state_sources
+from dicom_io.heading import MAKER, adopt, encoded_sources, maker_attributes, neutral_source, save, state_loss
 from dicom_io.page_table import Area, draw_table, group_name, groups_of, split_in_two, table_rows
 from dicom_io.page_text import (
     AMBER,
@@ -32,7 +32,7 @@ from dicom_io.page_text import (
     write,
     write_over,
 )
-from dicom_io.planes import Level, Plane, axial_levels, axial_plane, box_of, coronal_plane, picture
+from dicom_io.planes import Level, Plane, axial_levels, axial_plane, box_of, coronal_plane, femora_of, picture
 
 PAGE_SIZE = (1600, 2000)
 _MARGIN = 40
@@ -67,15 +67,16 @@ def write_page(request: ResultRequest, out: BinaryIO) -> None:
         **maker_attributes(request, "sc"),
     )
     adopt(result, request)
-    state_sources(result, request.source.headers)
+    state_loss(result, request.source.headers)
     result.PatientOrientation = []
-    result.ImageLaterality = "B"  # both sides, which the Laterality of a series cannot say (PS3.3 C.7.3.1, C.7.6.1)
+    # Both sides, which the Laterality of a series cannot say, or none (PS3.3 C.7.3.1, C.7.6.1).
+    result.ImageLaterality = "B" if request.findings.segmentation.label_set.has_sides else "U"
     result.ConversionType = "SYN"  # synthetic image, PS3.3 C.8.6.1
     result.DateOfSecondaryCapture = result.InstanceCreationDate
     result.TimeOfSecondaryCapture = result.InstanceCreationTime
     result.BurnedInAnnotation = "NO"
     result.RecognizableVisualFeatures = "NO"
-    save(result, out)
+    save(result, out, encoded_sources(request.source.headers))
 
 
 def draw_page(request: ResultRequest) -> Image.Image:
@@ -94,7 +95,7 @@ def draw_page(request: ResultRequest) -> Image.Image:
 
 def _draw_heading(draw: ImageDraw.ImageDraw, request: ResultRequest) -> None:
     provenance, right = request.provenance, PAGE_SIZE[0] - _MARGIN
-    write(draw, (_MARGIN, 58), "Thigh muscles on CT", Style(46, WHITE, bold=True))
+    write(draw, (_MARGIN, 58), f"{request.findings.segmentation.label_set.title} on CT", Style(46, WHITE, bold=True))
     write(draw, (right, 44), f"{MAKER} {provenance.software_version}", Style(24, WHITE), "rm")
     model = f"model {provenance.model_name} {provenance.model_version}, {provenance.training_phrase}"
     write(draw, (right, 76), model, Style(21, GREY), "rm")
@@ -121,8 +122,8 @@ def _draw_views(page: Image.Image, draw: ImageDraw.ImageDraw, request: ResultReq
     segmentation = request.findings.segmentation
     everything = box_of(segmentation)
     if everything is None:
-        raise DicomIoError("segmentation", "it holds no voxel of any structure", "Check that the scan shows the thighs")
-    femora = box_of(segmentation, frozenset({"femur"})) or everything
+        raise DicomIoError("segmentation", "it holds no voxel of any structure", "Check that the scan shows them")
+    femora = femora_of(segmentation) or everything
     body = everything.grown(_BODY_MARGIN_MM)
     levels = axial_levels(segmentation)
 

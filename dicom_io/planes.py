@@ -12,10 +12,11 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from dicom_io.boxes import boxes_of
 from dicom_io.colours import structure_colour
 from dicom_io.findings import Findings
+from dicom_io.sampling import Points, sample
 from engine.labels import LabelSet
 from engine.segmentation import Segmentation
 
@@ -24,9 +25,7 @@ POSTERIOR = np.array([0.0, 1.0, 0.0])
 HEAD = np.array([0.0, 0.0, 1.0])
 
 _WINDOW_CENTRE_HU, _WINDOW_WIDTH_HU = 40.0, 400.0
-_OUTSIDE_HU = -1024
 _FILL = 0.42  # how much of a pixel inside a structure is its colour
-_FEMUR = "femur"
 _SUPERSAMPLING = 2  # smooths the borders of the structures
 
 # Where the axial pictures lie: part of the femora's length, from their top.
@@ -81,13 +80,13 @@ class Plane:
     pixel_mm: float
     size: tuple[int, int]
 
-    def points(self, finer: int = 1) -> NDArray[np.float64]:
-        """Patient coordinates of the pixel centres, [row, column, 3], mm; `finer` times as many in each direction."""
+    def points(self, finer: int = 1) -> Points:
+        """The pixel centres; `finer` times as many in each direction."""
         width, height = (finer * extent for extent in self.size)
         step_mm = self.pixel_mm / finer
         across = (np.arange(width) - (width - 1) / 2) * step_mm
         along = (np.arange(height) - (height - 1) / 2) * step_mm
-        return np.asarray(self.centre + along[:, None, None] * self.down + across[None, :, None] * self.right)
+        return Points(self.centre, along[:, None] * self.down, across[:, None] * self.right)
 
     def row_of(self, point: NDArray[np.float64]) -> float:
         """The picture row at which a point lies."""
@@ -113,7 +112,7 @@ def axial_levels(segmentation: Segmentation) -> tuple[Level, ...]:
     on whole femora: where the scan begins or ends within one, 5 % of what is seen may be anywhere, and a level is
     called by its height.
     """
-    femora = box_of(segmentation, frozenset({_FEMUR}))
+    femora = femora_of(segmentation)
     box = femora or box_of(segmentation)
     if box is None:
         return ()
@@ -126,13 +125,19 @@ def _femur_at_an_end(segmentation: Segmentation) -> bool:
     """Whether a femur reaches the end of the scan towards head or feet, on whichever axis of the grid that is."""
     grid = segmentation.grid
     axis = int(np.abs(grid.affine[2, :3] / grid.spacing_mm).argmax())
-    numbers = [each.number for each in segmentation.label_set.segments if each.structure.key == _FEMUR]
+    labels = segmentation.label_set
+    numbers = [each.number for each in labels.segments if each.structure.key == labels.femur]
     return bool(np.isin(segmentation.labels.take([0, -1], axis=axis), numbers).any())
+
+
+def femora_of(segmentation: Segmentation) -> Box | None:
+    """The box around the femora; None where there are none, or the label set knows none."""
+    return box_of(segmentation, frozenset(filter(None, (segmentation.label_set.femur,))))
 
 
 def box_of(segmentation: Segmentation, structures: frozenset[str] | None = None) -> Box | None:
     """The box around all labelled voxels, or around those of some structures; None where there are none."""
-    boxes = ndimage.find_objects(segmentation.labels)
+    boxes = boxes_of(segmentation)
     corners = [
         corner
         for segment in segmentation.label_set.segments[: len(boxes)]
@@ -148,19 +153,31 @@ def box_of(segmentation: Segmentation, structures: frozenset[str] | None = None)
 
 def picture(findings: Findings, plane: Plane) -> NDArray[np.uint8]:
     """The plane as RGB [row, column, 3]: CT in a soft tissue window, structures filled and outlined."""
-    points = plane.points(_SUPERSAMPLING)
-    index = np.moveaxis(findings.volume.grid.to_index(points), -1, 0)
-    hu = ndimage.map_coordinates(
-        findings.volume.hu, index, output=np.float32, order=1, mode="grid-constant", cval=_OUTSIDE_HU
-    )
+    volume, segmentation = findings.volume, findings.segmentation
+    hu, labels = sample(volume.hu, segmentation.labels, volume.grid, plane.points(_SUPERSAMPLING))
     grey = np.clip((hu - _WINDOW_CENTRE_HU) / _WINDOW_WIDTH_HU + 0.5, 0, 1) * 255
-    labels = ndimage.map_coordinates(findings.segmentation.labels, index, order=0, mode="grid-constant", cval=0)
-    colours = _colours(findings.segmentation.label_set)[labels]
-    weight = np.where(_outline(labels), 1.0, np.where(labels > 0, _FILL, 0.0))[..., None]
-    fine = grey[..., None] * (1 - weight) + colours * weight
-    rows, columns = plane.size[1], plane.size[0]
-    coarse = fine.reshape(rows, _SUPERSAMPLING, columns, _SUPERSAMPLING, 3).mean(axis=(1, 3))
-    return np.asarray(coarse.round(), dtype=np.uint8)
+    paint, greyness = _paints(segmentation.label_set)
+    kind = labels + 256 * _outline(labels).astype(np.uint16)
+    parts = list(product(range(_SUPERSAMPLING), repeat=2))
+    colours = np.zeros((3, plane.size[1], plane.size[0]))
+    for part in parts:  # the fine pixels of every pixel, one after the other
+        fine = (slice(part[0], None, _SUPERSAMPLING), slice(part[1], None, _SUPERSAMPLING))
+        grey_part = grey[fine] * greyness[kind[fine]]
+        for colour, of_kind in zip(colours, paint, strict=True):
+            colour += grey_part + of_kind[kind[fine]]
+    return np.ascontiguousarray(np.moveaxis((colours / len(parts)).round().astype(np.uint8), 0, -1))
+
+
+def _paints(label_set: LabelSet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What is added to a pixel's grey [channel, kind], and how much of the grey stays [kind].
+
+    The kind of a pixel is its label, and 256 more on an outline.
+    """
+    colours = _colours(label_set).astype(np.float64)
+    weight = np.full(256, _FILL)
+    weight[0] = 0.0
+    kinds = np.concatenate([weight, np.ones(256)])
+    return (np.concatenate([colours, colours]) * kinds[:, None]).T.copy(), 1 - kinds
 
 
 def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:

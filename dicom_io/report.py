@@ -21,7 +21,7 @@ from dicom_io.codes import (
 )
 from dicom_io.errors import NotUnderstood
 from dicom_io.findings import Figure
-from engine.labels import LabelSet, Side
+from engine.labels import LabelSet, Side, Structure
 
 _QUANTITY_OF: Mapping[Code | None, str] = MappingProxyType(
     {None: "volume", MEAN: "mean_hu", STANDARD_DEVIATION: "sd_hu"}
@@ -39,31 +39,32 @@ def read_figures(path: Path, label_set: LabelSet) -> tuple[Figure, ...]:
     content = document.content
     if not isinstance(content, hd.sr.MeasurementReport):
         raise NotUnderstood(f"report {path.name}", "it is no measurement report of TID 1500", "Give a report of Vastus")
-    keys = {structure_codes(each.key).concept(): each.key for each in label_set.structures}
+    structures = {structure_codes(each).concept(): each for each in label_set.structures}
     sides = {concept: side for side, concept in LATERALITY.items()}
     found: list[Figure] = []
     for group in content.get_volumetric_roi_measurement_groups():
-        found.extend(_group(group, keys, sides, path))
+        found.extend(_group(group, structures, sides, path))
     return tuple(found)
 
 
 def _group(
     group: hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations,
-    keys: Mapping[hd.sr.CodedConcept, str],
+    structures: Mapping[hd.sr.CodedConcept, Structure],
     sides: Mapping[Code, Side],
     path: Path,
 ) -> list[Figure]:
     site = group.finding_sites[0]
-    key = next((key for concept, key in keys.items() if concept == group.finding_type), None)
-    side = next((side for concept, side in sides.items() if concept == site.laterality), None)
-    if key is None or side is None:
-        reason = f"it names {group.finding_type}, {site.laterality}"
+    structure = next((each for concept, each in structures.items() if concept == group.finding_type), None)
+    place = site.laterality
+    side = None if place is None else next((side for concept, side in sides.items() if concept == place), None)
+    if structure is None or side not in structure.sides or (side is None and place is not None):
+        reason = f"it names {group.finding_type}, {place}"
         raise NotUnderstood(f"report {path.name}", reason, "Read it with the label set that it was written with")
     truncated = any(each.name == TRUNCATED and each.value == YES for each in group.get_qualitative_evaluations())
-    return [_figure(each, key, side, truncated) for each in group.get_measurements()]
+    return [_figure(each, structure.key, side, truncated) for each in group.get_measurements()]
 
 
-def _figure(measurement: hd.sr.Measurement, key: str, side: Side, truncated: bool) -> Figure:
+def _figure(measurement: hd.sr.Measurement, key: str, side: Side | None, truncated: bool) -> Figure:
     derivation = measurement.derivation
     quantity = next(name for concept, name in _QUANTITY_OF.items() if derivation == concept)
     unit = next(each.value for each in _UNITS if measurement.unit == each)

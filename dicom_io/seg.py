@@ -15,6 +15,7 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
+from dicom_io.boxes import boxes_of
 from dicom_io.codes import ANATOMICAL_STRUCTURE, ARTIFICIAL_INTELLIGENCE, structure_codes
 from dicom_io.colours import structure_colour
 from dicom_io.errors import DicomIoError
@@ -25,11 +26,12 @@ from dicom_io.heading import (
     algorithm_name,
     algorithm_parameters,
     content_description,
+    encoded_sources,
     long_string,
     maker_attributes,
     neutral_source,
     save,
-    state_sources,
+    state_loss,
 )
 from dicom_io.seg_frames import DIMENSIONS, frame_count, frame_templates, pack_segments, write_frames
 from dicom_io.uids import derive_uid, tracking_uid
@@ -55,7 +57,7 @@ def write_seg(request: ResultRequest, out: BinaryIO) -> None:
     else:
         _LOG.info("seg.writer highdicom: %d columns, %d segments", columns, len(segmentation.label_set.segments))
         sources = [neutral_source(header) for header in request.source.headers]
-        save(_segmentation(request, sources, segmentation.labels), out)
+        save(_segmentation(request, sources, segmentation.labels), out, encoded_sources(request.source.headers))
 
 
 def _stream(request: ResultRequest, out: BinaryIO) -> None:
@@ -70,9 +72,9 @@ def _stream(request: ResultRequest, out: BinaryIO) -> None:
         raise DicomIoError(
             "segmentation", f"its header has an unknown form {dimensions}", "Report this with the version"
         )
-    segments = pack_segments(labels)
+    segments = pack_segments(labels, boxes_of(request.findings.segmentation))
     result.NumberOfFrames = frame_count(segments)
-    save(result, out)
+    save(result, out, encoded_sources(headers))
     write_frames(out, segments, frame_templates(item, headers), (labels.shape[1], labels.shape[2]))
 
 
@@ -93,7 +95,7 @@ def _segmentation(
     adopt(result, request)
     # highdicom knows one slice only here, and takes 1 mm for the spacing of one slice.
     result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [_measures(headers[0], segmentation.grid)]
-    state_sources(result, headers)
+    state_loss(result, headers)
     organisation = derive_uid("dimensions", request.uids.seg_instance)  # random in highdicom
     result.DimensionOrganizationSequence[0].DimensionOrganizationUID = organisation
     for index in result.DimensionIndexSequence:
@@ -119,7 +121,7 @@ def _measures(header: Dataset, grid: Grid) -> Dataset:
 
 def _description(segment: Segment, request: ResultRequest) -> hd.seg.SegmentDescription:
     provenance, label_set = request.provenance, request.findings.segmentation.label_set
-    codes = structure_codes(segment.structure.key)
+    codes = structure_codes(segment.structure)
     description = hd.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=long_string(segment.display),

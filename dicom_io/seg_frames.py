@@ -8,19 +8,18 @@ than one dataset for each frame, and holds one structure in memory instead of al
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from struct import pack, pack_into
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomIO
-from pydicom.filewriter import write_dataset
-from scipy import ndimage
 
+from dicom_io.boxes import LabelBoxes
+from dicom_io.encoding import encoded, encoded_value, filled, item, uid_value
 from dicom_io.errors import DicomIoError
 
 DIMENSIONS = (0x0062000B, 0x00200032)
@@ -29,7 +28,15 @@ DIMENSIONS = (0x0062000B, 0x00200032)
 _PER_FRAME_GROUPS = 0x52009230
 _PIXEL_DATA = 0x7FE00010
 _LONGEST_BYTES = 0xFFFFFFFE  # of a value with a 32-bit length, PS3.5 7.1.1
+_FRAMES_AT_ONCE = 32  # 1 MB at 512 x 512, which stays in the cache while it is filled and written
 _SEGMENT_MARK, _RANK_MARK, _NUMBER_MARK = 0xA1B2C3D4, 0xE5F60718, 0xBEEF
+_CLASS_MARK, _INSTANCE_MARK, _POSITION_MARK = (
+    "2.25.1.2.3.4.5",
+    "2.25.1.2.3.4.6",
+    ("-98765.125", "-98765.25", "-98765.75"),
+)
+_CLASS_VALUE, _INSTANCE_VALUE = uid_value(_CLASS_MARK), uid_value(_INSTANCE_MARK)
+_POSITION_VALUE = "\\".join(_POSITION_MARK).encode()
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,29 +74,33 @@ class FrameTemplate:
         return bytes(item)
 
 
-def pack_segments(labels: NDArray[np.uint8]) -> tuple[SegmentFrames, ...]:
+def pack_segments(labels: NDArray[np.uint8], boxes: LabelBoxes) -> tuple[SegmentFrames, ...]:
     """Every segment that has voxels, in the order of the segment numbers.
 
     Args:
         labels: [slice, row, column]; the number of columns is a multiple of 8.
+        boxes: of these labels.
     """
-    boxes = ndimage.find_objects(labels)
     return tuple(_pack(labels, number, box) for number, box in enumerate(boxes, start=1) if box is not None)
 
 
-def frame_templates(item: Dataset, headers: Sequence[Dataset]) -> tuple[FrameTemplate, ...]:
+def frame_templates(group: Dataset, headers: Sequence[Dataset]) -> tuple[FrameTemplate, ...]:
     """One template for each slice, made from the functional groups that highdicom wrote for one of them.
 
     Args:
-        item: an item of the Per-frame Functional Groups Sequence; it is changed.
+        group: an item of the Per-frame Functional Groups Sequence; it is changed.
         headers: the source images, slice by slice.
 
     Raises:
         DicomIoError: the item is not of the form that this module was made for.
     """
-    item.FrameContentSequence[0].DimensionIndexValues = [_SEGMENT_MARK, _RANK_MARK]
-    item.SegmentIdentificationSequence[0].ReferencedSegmentNumber = _NUMBER_MARK
-    return tuple(_template(item, header) for header in headers)
+    group.FrameContentSequence[0].DimensionIndexValues = [_SEGMENT_MARK, _RANK_MARK]
+    group.SegmentIdentificationSequence[0].ReferencedSegmentNumber = _NUMBER_MARK
+    source = group.DerivationImageSequence[0].SourceImageSequence[0]
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = _CLASS_MARK, _INSTANCE_MARK
+    group.PlanePositionSequence[0].ImagePositionPatient = list(_POSITION_MARK)
+    prototype = encoded(group)
+    return tuple(_template(prototype, header) for header in headers)
 
 
 def write_frames(
@@ -116,10 +127,13 @@ def write_frames(
     padding = pixel_bytes % 2
     out.write(_element(_PER_FRAME_GROUPS, b"SQ", len(groups)) + groups)
     out.write(_element(_PIXEL_DATA, b"OB", pixel_bytes + padding))
+    buffer = np.empty((_FRAMES_AT_ONCE, rows, columns // 8), dtype=np.uint8)
     for segment in segments:
-        frames = np.zeros((len(segment.slices), rows, columns // 8), dtype=np.uint8)
-        frames[:, segment.rows, segment.bytes_] = segment.bits
-        out.write(frames.tobytes())
+        buffer[:] = 0
+        for start in range(0, len(segment.bits), _FRAMES_AT_ONCE):
+            bits = segment.bits[start : start + _FRAMES_AT_ONCE]
+            buffer[: len(bits), segment.rows, segment.bytes_] = bits
+            out.write(buffer[: len(bits)].data)
     out.write(bytes(padding))
 
 
@@ -137,26 +151,18 @@ def _pack(labels: NDArray[np.uint8], number: int, box: tuple[slice, slice, slice
     return SegmentFrames(number, slices.start + kept, bits[kept], rows, bytes_)
 
 
-def _template(item: Dataset, header: Dataset) -> FrameTemplate:
-    source = item.DerivationImageSequence[0].SourceImageSequence[0]
-    source.ReferencedSOPClassUID = header.SOPClassUID
-    source.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    item.PlanePositionSequence[0].ImagePositionPatient = header.ImagePositionPatient
-    body = _encoded(item)
-    encoded = pack("<HHI", 0xFFFE, 0xE000, len(body)) + body
+def _template(prototype: bytes, header: Dataset) -> FrameTemplate:
+    values = {
+        _CLASS_VALUE: (uid_value(str(header.SOPClassUID)),),
+        _INSTANCE_VALUE: (uid_value(str(header.SOPInstanceUID)),),
+        _POSITION_VALUE: (encoded_value("ImagePositionPatient", header.ImagePositionPatient),),
+    }
+    content = item(filled(prototype, values, Counter(list(values))))
     index, number = pack("<2I", _SEGMENT_MARK, _RANK_MARK), pack("<H", _NUMBER_MARK)
     number = pack("<HH2sH", 0x0062, 0x000B, b"US", 2) + number
-    if encoded.count(index) != 1 or encoded.count(number) != 1:
+    if content.count(index) != 1 or content.count(number) != 1:
         raise DicomIoError("segmentation", "its functional groups have an unknown form", "Report this with the version")
-    return FrameTemplate(encoded, encoded.index(index), encoded.index(number) + len(number) - 2)
-
-
-def _encoded(item: Dataset) -> bytes:
-    buffer = BytesIO()
-    stream = DicomIO(buffer)
-    stream.is_little_endian, stream.is_implicit_VR = True, False
-    write_dataset(stream, item)
-    return buffer.getvalue()
+    return FrameTemplate(content, content.index(index), content.index(number) + len(number) - 2)
 
 
 def _element(tag: int, representation: bytes, length: int) -> bytes:

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
-from dicom_io.codes import LATERALITY, structure_codes
+from dicom_io.codes import laterality, structure_codes
 from dicom_io.errors import DicomIoError
 from dicom_io.guard import PARSER_ERRORS, QUIETLY, machine_fault
 from dicom_io.series import SourceSeries
@@ -83,14 +83,12 @@ def _check_segments(dataset: Dataset, thing: str, label_set: LabelSet) -> None:
 
 def _is_coded_as(item: Dataset, segment: Segment) -> bool:
     """Whether the property type is one of the structure's codes, and its modifier the side."""
-    codes = structure_codes(segment.structure.key)
+    codes = structure_codes(segment.structure)
     coded = item.SegmentedPropertyTypeCodeSequence[0]
     sides = coded.get("SegmentedPropertyTypeModifierCodeSequence", [])
-    wanted = LATERALITY[segment.side]
-    same_side = len(sides) == 1 and (sides[0].CodeValue, sides[0].CodingSchemeDesignator) == (
-        wanted.value,
-        wanted.scheme_designator,
-    )
+    side = laterality(segment.side)
+    wanted = [] if side is None else [(side.value, side.scheme_designator)]
+    same_side = [(each.CodeValue, each.CodingSchemeDesignator) for each in sides] == wanted
     found = (coded.CodeValue, coded.CodingSchemeDesignator)
     return same_side and found in {(code.value, code.scheme_designator) for code in (codes.primary, *codes.equivalents)}
 

@@ -6,9 +6,10 @@ import filecmp
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
@@ -16,14 +17,14 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from dicom_io.checks import HEADER_CHECKS, SeriesRules, text
-from dicom_io.decode import read_slices
+from dicom_io.decode import read_slices, write_slices
 from dicom_io.errors import DicomIoError, NotUnderstood, Refusal, SeriesParked
 from dicom_io.geometry import grid_of, refusal_of, stack_of
 from dicom_io.guard import PARSER_ERRORS, QUIETLY, machine_fault
 from dicom_io.header import read_header
 from engine.volume import Grid, Volume
 
-__all__ = ["SeriesRef", "SeriesRules", "SourceSeries", "find_series", "open_series", "read_volume"]
+__all__ = ["SeriesRef", "SeriesRules", "SourceSeries", "find_series", "open_series", "read_volume", "write_volume"]
 
 _log = logging.getLogger(__name__)
 _PREFIX_OFFSET, _PREFIX = 128, b"DICM"  # PS3.10 clause 7.1
@@ -47,11 +48,13 @@ class SourceSeries:
         headers: the datasets without pixel data, sorted along the normal; `headers[k]` is slice k, its `filename` is
             the file. A file that repeats another one has no part in them.
         grid: where the voxels lie; slice 0 is the lowest along the normal (row direction x column direction).
+        pixel_starts: where the headers end in their files, by file name: there the pixel data begin.
     """
 
     ref: SeriesRef
     headers: tuple[FileDataset, ...]
     grid: Grid
+    pixel_starts: Mapping[str, int] = field(default_factory=dict)
 
 
 def open_series(ref: SeriesRef, rules: SeriesRules) -> SourceSeries:
@@ -66,7 +69,8 @@ def open_series(ref: SeriesRef, rules: SeriesRules) -> SourceSeries:
     """
     thing = f"series {ref.series_uid}"
     with QUIETLY:
-        headers = _distinct([_read(path, thing) for path in ref.files], thing)
+        starts: dict[str, int] = {}
+        headers = _distinct([_read(path, thing, starts) for path in ref.files], thing)
         for check in HEADER_CHECKS:
             if refusal := check(headers, rules):
                 raise refusal.parked(thing)
@@ -77,7 +81,7 @@ def open_series(ref: SeriesRef, rules: SeriesRules) -> SourceSeries:
         stack = stack_of(headers)
         if refusal := refusal_of(stack, rules):
             raise refusal.parked(thing)
-        return SourceSeries(ref, tuple(stack.headers), grid_of(stack))
+        return SourceSeries(ref, tuple(stack.headers), grid_of(stack), starts)
 
 
 def read_volume(source: SourceSeries, workers: int = 2) -> Volume:
@@ -91,7 +95,18 @@ def read_volume(source: SourceSeries, workers: int = 2) -> Volume:
         SeriesParked: `undecodable`; the reason names the instance.
         DicomIoError: a file could not be read; that is the machine's fault, not the series'.
     """
-    return Volume(read_slices(source.headers, source.grid.shape, workers), source.grid)
+    return Volume(read_slices(source.headers, source.grid.shape, workers, source.pixel_starts), source.grid)
+
+
+def write_volume(source: SourceSeries, file: BinaryIO, workers: int = 2) -> None:
+    """Do as `read_volume`, but write the Hounsfield units to a new file of numpy; the volume is never in memory.
+
+    Raises:
+        SeriesParked: see `read_volume`.
+        DicomIoError: see `read_volume`.
+        OSError: the file could not be written.
+    """
+    write_slices(source.headers, source.grid.shape, file, workers, source.pixel_starts)
 
 
 def find_series(folder: Path) -> tuple[SeriesRef, ...]:
@@ -148,9 +163,12 @@ def _is_media_directory(path: Path) -> bool:
         return False
 
 
-def _read(path: Path, thing: str) -> FileDataset:
+def _read(path: Path, thing: str, starts: dict[str, int]) -> FileDataset:
     try:
-        return dcmread(path, stop_before_pixels=True)
+        with open(str(path), "rb") as file:  # noqa: PTH123 - the header's filename shall be text, as pydicom's own
+            header = dcmread(file, stop_before_pixels=True)
+            starts[str(header.filename)] = file.tell()  # of no meaning in a deflated file, where nothing is there
+            return header
     except PARSER_ERRORS as error:
         if fault := machine_fault(error, path):
             raise fault from error

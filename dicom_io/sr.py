@@ -7,78 +7,86 @@ on are told under Qualitative Evaluations at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections import Counter
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.charset import default_encoding
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from dicom_io.codes import (
-    ARTIFICIAL_INTELLIGENCE,
-    ATTENUATION,
     ATTRIBUTION,
     CT_UNSPECIFIED_REGION,
-    CUBIC_CENTIMETRE,
     DEVICE,
-    HOUNSFIELD_UNIT,
     INTENDED_USE,
-    LATERALITY,
-    MEAN,
-    NO,
     PRIVATE_SCHEME,
     QUALITATIVE_EVALUATIONS,
-    STANDARD_DEVIATION,
     TRAINING,
-    TRUNCATED,
-    VOLUME,
-    YES,
-    structure_codes,
 )
-from dicom_io.findings import Figure, ResultRequest, segment_figures, tracking_id
-from dicom_io.heading import (
-    MAKER,
-    RESULT_KINDS,
-    adopt,
-    algorithm_name,
-    algorithm_parameters,
-    maker_attributes,
-    neutral_source,
-    save,
-)
-from dicom_io.uids import CODING_SCHEME_UID, DEVICE_UID, tracking_uid
-from engine.measure import SegmentMeasurement
+from dicom_io.encoding import CharacterSet, encoded, filled, reference, sequence
+from dicom_io.errors import DicomIoError
+from dicom_io.findings import ResultRequest
+from dicom_io.heading import MAKER, RESULT_KINDS, adopt, maker_attributes, neutral_source, save
+from dicom_io.sr_groups import Group, Told, fill_groups, group_of, prototypes, told_of
+from dicom_io.uids import CODING_SCHEME_UID, DEVICE_UID
 
-# Concept name, derivation and unit of each quantity of `Figure`.
-_QUANTITIES: Mapping[str, tuple[Code, Code | None, Code]] = MappingProxyType(
-    {
-        "volume": (VOLUME, None, CUBIC_CENTIMETRE),
-        "mean_hu": (ATTENUATION, MEAN, HOUNSFIELD_UNIT),
-        "sd_hu": (ATTENUATION, STANDARD_DEVIATION, HOUNSFIELD_UNIT),
-    }
-)
+_CONTENT, _EVIDENCE = 0x0040A730, 0x0040A375
+_IMAGING_MEASUREMENTS = "126010"  # TID 1500, the container of all groups
 
 
 def write_sr(request: ResultRequest, out: BinaryIO) -> None:
     """Write the report.
 
+    highdicom makes the document with one group of each form and one source image; the groups of all structures
+    (`dicom_io.sr_groups`) and the references to all source images are made from these.
+
     Raises:
         DicomIoError: a structure has no code.
     """
-    evidence = [neutral_source(header) for header in request.source.headers]
+    groups = [told_of(row, request) for row in request.findings.measurements.segments if row.voxels > 0]
+    result = _document(request, prototypes(groups), request.source.headers[:1])
+    character_set = result.get("SpecificCharacterSet", default_encoding)
+    ready = {
+        _EVIDENCE: _evidence(result.CurrentRequestedProcedureEvidenceSequence, request),
+        _CONTENT: sequence(_CONTENT, [_content(each, groups, character_set) for each in result.ContentSequence]),
+    }
+    del result.CurrentRequestedProcedureEvidenceSequence, result.ContentSequence
+    save(result, out, ready)
+
+
+def _content(content: Dataset, groups: Sequence[Told], character_set: CharacterSet) -> bytes:
+    """One item of the document's content; the container of the measurements gets the groups of all structures."""
+    if content.ConceptNameCodeSequence[0].CodeValue != _IMAGING_MEASUREMENTS:
+        return encoded(content, character_set)
+    if max(content.keys()) != _CONTENT:
+        raise DicomIoError("report", "its measurements have an unknown form", "Report this with the version")
+    made = [encoded(each, character_set) for each in content.ContentSequence]
+    del content.ContentSequence
+    return encoded(content, character_set) + sequence(_CONTENT, fill_groups(groups, made, character_set))
+
+
+def _evidence(studies: Sequence[Dataset], request: ResultRequest) -> bytes:
+    """Current Requested Procedure Evidence Sequence: where it refers to the first source image, it refers to all."""
+    contents = [reference(str(each.SOPClassUID), str(each.SOPInstanceUID)) for each in request.source.headers]
+    marks = {contents[0]: contents}
+    return sequence(_EVIDENCE, [filled(encoded(study), marks, Counter(contents[:1])) for study in studies])
+
+
+def _document(request: ResultRequest, groups: Sequence[Told], headers: Sequence[Dataset]) -> hd.sr.Comprehensive3DSR:
+    """highdicom's document of these groups, with these source images as evidence."""
     scheme = CodingSchemeIdentificationItem(designator=PRIVATE_SCHEME, name=MAKER, responsible_organization=MAKER)
     scheme.CodingSchemeUID = CODING_SCHEME_UID  # highdicom writes it for registered schemes only
     result = hd.sr.Comprehensive3DSR(
-        evidence=[*evidence, _segmentation_evidence(request)],
-        content=_report(request),
+        evidence=[*map(neutral_source, headers), _segmentation_evidence(request)],
+        content=_report(request, [group_of(told, request) for told in groups]),
         is_complete=True,
         coding_schemes=[scheme],
         **maker_attributes(request, "sr"),
     )
     adopt(result, request)
-    save(result, out)
+    return result
 
 
 def _segmentation_evidence(request: ResultRequest) -> Dataset:
@@ -90,51 +98,18 @@ def _segmentation_evidence(request: ResultRequest) -> Dataset:
     return evidence
 
 
-def _report(request: ResultRequest) -> hd.sr.MeasurementReport:
+def _report(request: ResultRequest, groups: Sequence[Group]) -> hd.sr.MeasurementReport:
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=DEVICE_UID, name=MAKER, manufacturer_name=MAKER, model_name=MAKER
     )
     observer = hd.sr.ObserverContext(observer_type=DEVICE, observer_identifying_attributes=device)
-    found = [row for row in request.findings.measurements.segments if row.voxels > 0]
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=observer),
         procedure_reported=CT_UNSPECIFIED_REGION,
-        imaging_measurements=[_group(row, request) for row in found],
+        imaging_measurements=groups,
     )
     report[0].ContentSequence.append(_qualitative_evaluations(request))
     return report
-
-
-def _group(row: SegmentMeasurement, request: ResultRequest) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    provenance, segment = request.provenance, row.segment
-    structure = structure_codes(segment.structure.key).concept()
-    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=tracking_uid(provenance.job_id, segment.number), identifier=tracking_id(segment)
-        ),
-        referenced_segment=hd.sr.ReferencedSegment(
-            sop_class_uid=RESULT_KINDS["seg"].sop_class_uid,
-            sop_instance_uid=request.uids.seg_instance,
-            segment_number=segment.number,
-            source_series=hd.sr.SourceSeriesForSegmentation(request.source.headers[0].SeriesInstanceUID),
-        ),
-        finding_type=structure,
-        finding_sites=[hd.sr.FindingSite(anatomic_location=structure, laterality=LATERALITY[segment.side])],
-        algorithm_id=hd.sr.AlgorithmIdentification(
-            name=algorithm_name(provenance),
-            version=provenance.model_version,
-            parameters=[f"{name}={value}" for name, value in algorithm_parameters(provenance).items()],
-            manufacturer=MAKER,
-            family=ARTIFICIAL_INTELLIGENCE,
-        ),
-        measurements=[_measurement(figure) for figure in segment_figures(row)],
-        qualitative_evaluations=[hd.sr.QualitativeEvaluation(name=TRUNCATED, value=YES if row.truncated else NO)],
-    )
-
-
-def _measurement(figure: Figure) -> hd.sr.Measurement:
-    name, derivation, unit = _QUANTITIES[figure.quantity]
-    return hd.sr.Measurement(name=name, value=figure.value, unit=unit, derivation=derivation)
 
 
 def _qualitative_evaluations(request: ResultRequest) -> hd.sr.ContainerContentItem:

@@ -73,6 +73,11 @@ def derive_uids(job_id: str) -> ResultUids:
     return ResultUids(**{field.name: derive_uid("job", job_id, field.name) for field in fields(ResultUids)})
 
 
+def result_uid(job_id: str, kind: str, level: str) -> str:
+    """The UID of a job's result of any kind, those of `ResultUids` included; `level` is `series` or `instance`."""
+    return derive_uid("job", job_id, f"{kind}_{level}")
+
+
 def tracking_uid(job_id: str, segment_number: int) -> str:
     """The UID that joins a segment of the SEG with its group of measurements in the report (PS3.3 C.8.20.2)."""
     return derive_uid("job", job_id, "tracking", str(segment_number))

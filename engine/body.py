@@ -81,7 +81,12 @@ def find_body(hu: NDArray[np.int16], grid: Grid) -> Body:
 
 
 def body_on(network: Grid, body: Body, hu: torch.Tensor) -> NDArray[np.bool_]:
-    """The patient on the network's grid.
+    """The patient on the network's grid; see `body_beside`."""
+    return np.asarray(body_beside(network, body, hu).cpu().numpy())
+
+
+def body_beside(network: Grid, body: Body, hu: torch.Tensor) -> torch.Tensor:
+    """The patient on the network's grid, bool [z, y, x] on the device of the image.
 
     Well inside the body every voxel counts, dark streaks of metal too; near the skin only what is no air.
 
@@ -92,8 +97,8 @@ def body_on(network: Grid, body: Body, hu: torch.Tensor) -> NDArray[np.bool_]:
     """
     inner = ndimage.binary_erosion(body.mask, iterations=2, border_value=1)
     outer = ndimage.binary_dilation(body.mask, iterations=1)
-    zones = body.spread(inner.astype(np.uint8) + outer, network)
-    return np.asarray((zones == 2) | ((zones == 1) & (hu.numpy() > SKIN_HU)))
+    zones = torch.from_numpy(body.spread(inner.astype(np.uint8) + outer, network)).to(hu.device)
+    return (hu > SKIN_HU).logical_and_(zones == 1).logical_or_(zones == 2)
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

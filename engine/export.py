@@ -1,9 +1,11 @@
-"""From a trained network to the files of its package: the weights once, and the ONNX graph that refers to them.
+"""From a trained network to the files of its package: the weights once, and the ONNX graphs that refer to them.
 
 The contract: opset 20, input `image` [B, 1, D, H, W] float32, output `logits` [B, C, D, H, W] float32, B free. Weights
 are float16 in a safetensors file under the names of the network's state dict, so that torch and MONAI load them; the
-graph holds none of the large ones but the places where they lie in that file (ONNX external data), and casts them to
-float32. Runtimes fold those casts while loading, and compute with float32.
+graphs hold none of the large ones but the places where they lie in that file (ONNX external data). There are two:
+
+- `model.onnx` computes in float32 and casts the weights to it. Runtimes fold those casts while loading.
+- `model_fp16.onnx` computes in float16 with norms in float32, and takes the weights as they are (engine/half.py).
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ModelError
+from engine.half import write_half
 
 OPSET = 20
 INPUT = "image"
 OUTPUT = "logits"
-ONNX_NAME, WEIGHTS_NAME = "model.onnx", "model.safetensors"
+ONNX_NAME, HALF_ONNX_NAME, WEIGHTS_NAME = "model.onnx", "model_fp16.onnx", "model.safetensors"
 LARGE_WEIGHT_ELEMENTS = 4096  # smaller ones stay in the graph: they weigh nothing there
 WEIGHTS_DIGEST = "weights_sha256"
 """Key of the graph's metadata that binds it to its weights, so that the digest of the graph stands for both."""
@@ -48,7 +51,7 @@ class _Stored:
 
 
 def export_models(network: torch.nn.Module, folder: Path, window: tuple[int, int, int]) -> None:
-    """Write a network as `model.safetensors` and `model.onnx`. The network's weights are rounded to float16.
+    """Write a network: `model.safetensors`, `model.onnx`, `model_fp16.onnx`. Its weights are rounded to float16.
 
     Args:
         network: takes float32 [B, 1, *window], gives logits of the same grid; it is set to evaluation.
@@ -63,6 +66,8 @@ def export_models(network: torch.nn.Module, folder: Path, window: tuple[int, int
     load_weights(network, folder / WEIGHTS_NAME)
     export_onnx(network, folder / ONNX_NAME, window)
     refer_to_weights(folder / ONNX_NAME, folder / WEIGHTS_NAME)
+    write_half(folder / ONNX_NAME, folder / HALF_ONNX_NAME)
+    onnx.checker.check_model(str(folder / HALF_ONNX_NAME))
 
 
 def write_weights(network: torch.nn.Module, path: Path) -> None:
@@ -176,9 +181,12 @@ def _forget_origins(model: onnx.ModelProto) -> None:
 
 def _write_model(model: onnx.ModelProto, path: Path) -> None:
     part = path.with_suffix(".part")
-    part.write_bytes(model.SerializeToString(deterministic=True))
-    part.replace(path)
-    onnx.checker.check_model(str(path))
+    try:
+        part.write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(part))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _stored_tensors(path: Path) -> Iterator[_Stored]:

@@ -60,7 +60,7 @@ def measure(volume: Volume, segmentation: Segmentation) -> Measurements:
     """
     if segmentation.grid.shape != volume.grid.shape or not np.allclose(segmentation.grid.affine, volume.grid.affine):
         raise VolumeError("measurement", "scan and labels lie on different grids", "Measure labels on their own scan")
-    counts = _joint_histogram(volume, segmentation, 2 * len(segmentation.label_set.structures) + 1)
+    counts = _joint_histogram(volume, segmentation, len(segmentation.label_set.segments) + 1)
     at_the_faces = _labels_at_the_faces(segmentation.labels)
     voxel_ml = volume.grid.voxel_volume_mm3 / 1000.0
     return Measurements(

@@ -8,7 +8,7 @@ copy); what remains is a scaling along each axis, or, for an oblique scan, a gen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from engine.volume import FloatArray, Grid
 Scalar = TypeVar("Scalar", bound=np.generic)
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
+HOST = torch.device("cpu")
 AIR_HU = -1024.0
 ALIGNED_COSINE = float(np.cos(np.deg2rad(1.0)))  # up to here the network's grid follows the scan's own axes
 PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # columns: towards +z, +y, +x
@@ -99,7 +100,7 @@ def network_grid(turned: Grid, points: FloatArray, margin_mm: float, spacing_mm:
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), turned.affine @ placing)
 
 
-def sample_linear(hu: NDArray[np.int16], source: Grid, target: Grid) -> torch.Tensor:
+def sample_linear(hu: NDArray[np.int16], source: Grid, target: Grid, device: torch.device = HOST) -> torch.Tensor:
     """The image on another grid, by linear interpolation between voxel centres.
 
     Args:
@@ -107,6 +108,7 @@ def sample_linear(hu: NDArray[np.int16], source: Grid, target: Grid) -> torch.Te
         source: grid of `hu`, axes (z, y, x).
         target: grid of the result; where it covers whole voxels of `source` this is exactly torch's
             `interpolate(mode="trilinear", align_corners=False)`.
+        device: where it is computed and where the result lies.
 
     Returns:
         float32 HU of `target.shape`; air outside the source.
@@ -114,8 +116,8 @@ def sample_linear(hu: NDArray[np.int16], source: Grid, target: Grid) -> torch.Te
     relation = _relation(target, source)
     box = _whole_voxels(relation, source.shape, target.shape)
     if box is not None:
-        return _interpolate(hu, box, target.shape)
-    result = torch.full(target.shape, AIR_HU, dtype=torch.float32)
+        return _interpolate(hu, box, target.shape, device)
+    result = torch.full(target.shape, AIR_HU, dtype=torch.float32, device=device)
     for start in range(0, target.shape[0], SLAB):
         _sample_slab(hu, relation, start, result[start : start + SLAB])
     return result
@@ -170,16 +172,23 @@ def _whole_voxels(relation: FloatArray, source: tuple[int, ...], target: tuple[i
     return (a, b), (c, d), (e, f)
 
 
-def _interpolate(hu: NDArray[np.int16], box: Box, shape: tuple[int, int, int]) -> torch.Tensor:
+def _interpolate(hu: NDArray[np.int16], box: Box, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
     """Trilinear interpolation in two passes, in the planes and then across them: less memory, the same numbers."""
     (bottom, top), rows, columns = box
-    planes = torch.empty((top - bottom, *shape[1:]), dtype=torch.float32)
+    planes = torch.empty((top - bottom, *shape[1:]), dtype=torch.float32, device=device)
     for start in range(0, top - bottom, SLAB):
         stop = min(start + SLAB, top - bottom)
         part = hu[bottom + start : bottom + stop, slice(*rows), slice(*columns)]
-        slab = torch.from_numpy(part.astype(np.float32, order="C"))[:, None]
+        slab = _on(device, part)[:, None]
         planes[start:stop] = functional.interpolate(slab, size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
     return functional.interpolate(planes[None, None], size=shape, mode="trilinear", align_corners=False)[0, 0]
+
+
+def _on(device: torch.device, hu: NDArray[np.int16]) -> torch.Tensor:
+    """Attenuation as float32 on a device; it travels as int16."""
+    if device == HOST:
+        return torch.from_numpy(hu.astype(np.float32, order="C"))
+    return torch.from_numpy(np.array(hu, order="C")).to(device).to(torch.float32)
 
 
 def _coordinates(relation: FloatArray, start: int, shape: tuple[int, ...]) -> list[FloatArray]:
@@ -201,15 +210,16 @@ def _sample_slab(hu: NDArray[np.int16], relation: FloatArray, start: int, result
         grid.append((axis - low) * (2.0 / max(high - low - 1, 1)) - 1.0)
     if not known.any():
         return
-    image = torch.from_numpy(hu[tuple(part)].astype(np.float32, order="C"))[None, None]
-    where = torch.from_numpy(np.stack(grid[::-1], axis=-1).astype(np.float32))[None]
+    image = _on(result.device, hu[tuple(part)])[None, None]
+    where = torch.from_numpy(np.stack(grid[::-1], axis=-1).astype(np.float32)).to(result.device)[None]
     sampled = functional.grid_sample(image, where, mode="bilinear", padding_mode="border", align_corners=True)[0, 0]
-    inside = torch.from_numpy(known)
+    inside = torch.from_numpy(known).to(result.device)
     result[inside] = sampled[inside]
 
 
 def _gather_separable(values: NDArray[Scalar], relation: FloatArray, result: NDArray[Scalar]) -> None:
     paste: list[slice] = []
+    places: list[NDArray[np.int64]] = []
     for axis, count in enumerate(result.shape):
         index = np.arange(count)
         edge = relation[axis, axis] * index + relation[axis, 3] + 0.5
@@ -220,8 +230,14 @@ def _gather_separable(values: NDArray[Scalar], relation: FloatArray, result: NDA
         if known.size == 0:
             return
         paste.append(slice(int(known[0]), int(known[-1]) + 1))
-        values = values.take(place[known], axis=axis)
-    result[tuple(paste)] = values
+        places.append(place[known])
+    known_part = result[tuple(paste)]
+    for level, (before, place) in enumerate(pairwise((-1, *places[0].tolist()))):
+        # Plane by plane, which needs no memory; where the target has more planes, many are the one before again.
+        if level and place == before:
+            known_part[level] = known_part[level - 1]
+        else:
+            known_part[level] = values[place].take(places[2], axis=1).take(places[1], axis=0)
 
 
 def _gather_oblique(values: NDArray[Scalar], relation: FloatArray, result: NDArray[Scalar]) -> None:

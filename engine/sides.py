@@ -11,10 +11,9 @@ from scipy.stats import siegelslopes
 
 from engine.errors import SideError
 from engine.islands import remove_islands
-from engine.labels import LabelSet
+from engine.labels import LabelSet, Side
 from engine.volume import FloatArray, Grid
 
-FEMUR = "femur"
 LEAST_AREA_MM2 = 80.0  # of a femur in one level; a shaft has about 600
 LEAST_GAP_MM = 10.0  # between the femora of one level
 LEAST_DISTANCE_MM = 70.0  # between their middles: head and trochanter of one femur are closer
@@ -51,7 +50,7 @@ def number_sides(classes: NDArray[np.uint8], grid: Grid, label_set: LabelSet) ->
     """Give every voxel its side.
 
     Each connected part of a structure goes whole to the side on which nearly all of it lies; a part that joins both
-    sides is cut between the legs.
+    sides is cut between the legs. A label set without sides needs no femora.
 
     Args:
         classes: `Structure.value` of each voxel, uint8, axes (z, y, x) with x towards the patient's left.
@@ -64,14 +63,21 @@ def number_sides(classes: NDArray[np.uint8], grid: Grid, label_set: LabelSet) ->
     Raises:
         SideError: no two femora lie side by side.
     """
-    plane = find_mid_plane(classes == label_set.structure(FEMUR).value, grid)
+    on_the_right, on_the_left = (np.array(label_set.numbers_on(side), dtype=np.uint8) for side in Side)
+    if label_set.femur is None:
+        return np.asarray(on_the_right[classes])
+    plane = find_mid_plane(classes == label_set.structure(label_set.femur).value, grid)
     parts, count = cc3d.connected_components(classes, connectivity=6, return_N=True)
-    left = _left_of(plane, grid)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    share = np.bincount(parts.ravel(), weights=left.ravel(), minlength=count + 1) / np.maximum(sizes, 1)
+    inside = np.flatnonzero(classes)
+    part_of, left = parts.ravel()[inside], _left_of(plane, grid).ravel()[inside]
+    sizes = np.bincount(part_of, minlength=count + 1)
+    share = np.bincount(part_of[left], minlength=count + 1) / np.maximum(sizes, 1)
     whole_left, whole_right = share >= WHOLE_SHARE, share <= 1 - WHOLE_SHARE
-    left = (left | whole_left[parts]) & ~whole_right[parts]
-    return np.where(classes > 0, 2 * classes - 1 + left, 0).astype(np.uint8)
+    left = (left | whole_left[part_of]) & ~whole_right[part_of]
+    result = on_the_right[classes]
+    values = classes.ravel()[inside[left]]
+    result.ravel()[inside[left]] = on_the_left[values]
+    return np.asarray(result)
 
 
 def find_mid_plane(femora: NDArray[np.bool_], grid: Grid) -> MidPlane:
@@ -87,8 +93,11 @@ def find_mid_plane(femora: NDArray[np.bool_], grid: Grid) -> MidPlane:
     Raises:
         SideError: too few levels show two femora side by side.
     """
-    bones = remove_islands(femora.astype(np.uint8)) > 0
-    pairs = [pair for level in range(len(bones)) if (pair := _pair(bones[level], grid, level)) is not None]
+    first, bones = _cropped(femora)
+    bones = remove_islands(bones.view(np.uint8)) > 0
+    corners = [first + np.array([level, 0, 0]) for level in range(len(bones))]
+    found = [_pair(bone, grid, corner) for bone, corner in zip(bones, corners, strict=True)]
+    pairs = [pair for pair in found if pair is not None]
     _check_length(len(pairs) * grid.spacing_mm[0])
     right, left = np.moveaxis(np.array(pairs), 1, 0)
     across = np.median(left - right, axis=0)
@@ -109,8 +118,24 @@ def _check_length(length_mm: float) -> None:
         raise SideError("left and right", reason, "Send a scan of both thighs, or measure this one by hand")
 
 
-def _pair(level: NDArray[np.bool_], grid: Grid, index: int) -> tuple[FloatArray, FloatArray] | None:
-    """Middles in LPS mm of the right and the left femur in one level, or None where there are not two."""
+def _cropped(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The part of a mask that is not empty, and the index of its first voxel."""
+    first, parts = [], []
+    for axis in range(3):
+        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        first.append(used[0] if used.size else 0)
+        parts.append(slice(first[-1], used[-1] + 1 if used.size else 0))
+    return np.array(first, dtype=np.intp), np.ascontiguousarray(mask[tuple(parts)])
+
+
+def _pair(level: NDArray[np.bool_], grid: Grid, corner: NDArray[np.intp]) -> tuple[FloatArray, FloatArray] | None:
+    """Middles in LPS mm of the right and the left femur in one level, or None where there are not two.
+
+    Args:
+        level: [row, column] of a part of one level.
+        grid: the grid of the whole.
+        corner: index of the part's first voxel in the grid.
+    """
     columns = np.flatnonzero(level.any(axis=0))
     if columns.size < 2:
         return None
@@ -123,16 +148,23 @@ def _pair(level: NDArray[np.bool_], grid: Grid, index: int) -> tuple[FloatArray,
         rows, places = np.nonzero(level[:, first : last + 1])
         if rows.size * grid.spacing_mm[1] * grid.spacing_mm[2] < LEAST_AREA_MM2:
             return None
-        middles.append(grid.to_patient(np.array([index, rows.mean(), first + places.mean()])))
+        middles.append(grid.to_patient(corner + np.array([0.0, rows.mean(), first + places.mean()])))
     right, left = middles
     return (right, left) if np.linalg.norm(left - right) >= LEAST_DISTANCE_MM else None
 
 
 def _left_of(plane: MidPlane, grid: Grid) -> NDArray[np.bool_]:
-    """`MidPlane.is_left` of every voxel, level by level."""
-    rows, columns = np.indices(grid.shape[1:])
-    lowest = grid.to_patient(np.stack([np.zeros_like(rows), rows, columns], axis=-1).astype(np.float64))
+    """`MidPlane.is_left` of every voxel, level by level: what it compares is a sum over the three indices."""
+    x, y, z = (grid.affine[axis] for axis in range(3))
+    across = x - plane.forward * y
+    rows, columns = (np.arange(length, dtype=np.float64) for length in grid.shape[1:])
+    sheet = (across[1] * rows)[:, None] + across[2] * columns
+    heights = (z[1] * rows)[:, None] + z[2] * columns
     result = np.empty(grid.shape, dtype=bool)
+    middle = np.empty(grid.shape[1:])
     for level in range(grid.shape[0]):
-        result[level] = plane.is_left(lowest + level * grid.affine[:3, 0])
+        np.clip(heights + (z[0] * level + z[3]), plane.lowest_mm, plane.highest_mm, out=middle)
+        middle *= plane.up
+        middle += plane.offset_mm - (across[0] * level + across[3])
+        np.greater(sheet, middle, out=result[level])
     return result

@@ -13,9 +13,10 @@ from dicom_io.findings import Figure, figures
 from dicom_io.results import ResultFile
 from dicom_io.series import SeriesRef, find_series
 from dicom_io.uids import derive_uids
+from engine.labels import side_word
 from engine.measure import Measurements
-from engine.package import ModelPackage
 from node.errors import SpoolError
+from node.made_by import MadeBy
 from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process, run_plainly
 from node.stages import JobOrder, SeriesStages, Workshop
 
@@ -28,26 +29,26 @@ class FolderLedger:
     """Remembers one job as a table of its figures beside its results.
 
     Attributes:
-        model: what the job is made with.
+        workshop: what the job is made with.
         figures: what the report states; empty until the job is recorded.
         files: the results.
     """
 
-    model: ModelPackage
+    workshop: Workshop
     figures: tuple[Figure, ...] = ()
     files: tuple[ResultFile, ...] = field(default=())
 
     def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
-        """Write `measurements.csv`, and beside it `model.txt`: what made them, and what they are for."""
+        """Write `measurements.csv`, and beside it `model.txt`: what made them, whose that is, and what they are for."""
         self.figures, self.files = figures(measurements), files
-        model = self.model
+        model, parts = self.workshop.package, [str(part) for part in self.workshop.plugins]
         words = (f"{model.name} {model.version}", model.intended_use, model.training_statement, model.attribution)
-        (order.folder / "model.txt").write_text("\n".join(filter(None, words)) + "\n", encoding="utf-8")
+        (order.folder / "model.txt").write_text("\n".join(filter(None, (*words, *parts))) + "\n", encoding="utf-8")
         with (order.folder / "measurements.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(("structure", "side", "quantity", "value", "unit", "flags"))
             for each in self.figures:
-                row = (each.structure, each.side.value, each.quantity, each.value, each.unit, " ".join(each.flags))
+                row = (each.structure, side_word(each.side), each.quantity, each.value, each.unit, " ".join(each.flags))
                 table.writerow(row)
         return {"figures": len(self.figures)}
 
@@ -61,7 +62,7 @@ class FolderLedger:
         (order.folder / "parked.txt").write_text(f"{parked.code}: {parked.reason}\n", encoding="utf-8")
         return {}
 
-    def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
+    def finish(self, order: JobOrder, outcome: Outcome, made_by: MadeBy) -> Counts:
         """Nothing is left to do."""
         return {}
 
@@ -92,7 +93,7 @@ def segment_folder(folder: Path, output: Path, workshop: Workshop, say: Say) -> 
         job_id = f"job-{uuid.uuid4().hex}"
         target = output / f"series-{number:02d}"
         target.mkdir()
-        ledger = FolderLedger(workshop.package)
+        ledger = FolderLedger(workshop)
         order = JobOrder(job_id, series, derive_uids(job_id), now(), target)
         stages = SeriesStages(order, workshop, ledger, lambda done, of: say("segment", done, of))
         outcome = process(stages, _told(say))

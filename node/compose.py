@@ -7,17 +7,20 @@ and the listener and the sender do without.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import packages_distributions, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from config.settings import Settings
 from db import queries
-from db.session import migrate, open_database, transaction
+from db.session import migrate, now, open_database, transaction
 from dicom_io.series import SeriesRules
+from engine.plugins import BACKENDS, OUR_DISTRIBUTION, plugin
 from node import log
 from node.complete import CompletionWatcher
 from node.deliver import Destination, SenderRules
@@ -27,16 +30,16 @@ from node.executor import Executor, JobEngine, prepare_database
 from node.identity import identity_of, make_identity
 from node.intake import sql_recorder
 from node.jobs import DELIVER, DELIVER_QUEUE, PROCESS, SEGMENT_QUEUE, JobQueue
+from node.parts import credits_of, refuse_rivals, refuse_strangers, writers_of
 from node.pipeline import StepRunner
 from node.receive import Listener, ListenerSettings
 from node.spool import Spool
 
 if TYPE_CHECKING:
+    from engine.backends import Session, SessionOptions
     from engine.package import ModelPackage
     from node.stages import Workshop
 
-OUR_PACKAGES = ("config", "db", "dicom_io", "engine", "node")
-OUR_DISTRIBUTION = "vastus"
 PREDECESSOR_S = 10.0
 """Longest wait for the listener of a node that was killed: it gives its open associations a moment to end."""
 
@@ -106,7 +109,24 @@ def refuse_unusable(settings: Settings) -> None:
     Raises:
         SettingsRefused: a setting is missing.
         ServiceError: the state folder cannot be written, or another distribution claims one of our names.
+        PluginError: two distributions offer a part of one name, or a writer is missing or cannot be used.
         ModelError: the model package is missing or damaged.
+        BackendError: the backend is unknown, or cannot be used here.
+    """
+    refuse_settings(settings)
+    refuse_folder(settings)
+    refuse_strangers(packages_distributions())
+    refuse_rivals()
+    writers_of(settings)
+    package_of(settings)
+    _refuse_backend(settings)
+
+
+def refuse_settings(settings: Settings) -> None:
+    """Refuse settings that let nobody in or send results nowhere.
+
+    Raises:
+        SettingsRefused: a setting is missing.
     """
     if not settings.listener.calling_ae_titles:
         raise SettingsRefused(
@@ -120,12 +140,14 @@ def refuse_unusable(settings: Settings) -> None:
             "there is none, so that no result would ever be sent",
             "Name where results go, in a table [destinations.<name>] with ae_title, host and port",
         )
-    _refuse_folder(settings)
-    _refuse_strangers(packages_distributions())
-    package_of(settings)
 
 
-def _refuse_folder(settings: Settings) -> None:
+def refuse_folder(settings: Settings) -> None:
+    """Refuse a state folder that cannot be written.
+
+    Raises:
+        ServiceError: it cannot.
+    """
     folder = settings.node.state_dir
     thing, remedy = f"state folder {folder}", f"Create it and make it writable for user id {os.geteuid()}"
     try:
@@ -137,16 +159,10 @@ def _refuse_folder(settings: Settings) -> None:
         raise ServiceError(thing, f"it cannot be written: {error.strerror or error}", remedy) from error
 
 
-def _refuse_strangers(claims: Mapping[str, Iterable[str]]) -> None:
-    """Our folders are top-level packages: another distribution with one of their names would change what runs."""
-    for package in OUR_PACKAGES:
-        strangers = sorted(set(claims.get(package, ())) - {OUR_DISTRIBUTION})
-        if strangers:
-            raise ServiceError(
-                f"package {package}",
-                f"the distribution {', '.join(strangers)} claims its name",
-                "Uninstall it from this environment",
-            )
+def _refuse_backend(settings: Settings) -> None:
+    from engine.backends import resolve
+
+    resolve(settings.engine.backend)
 
 
 def listener_of(base: Base) -> tuple[Listener, CompletionWatcher]:
@@ -180,30 +196,88 @@ def listener_of(base: Base) -> tuple[Listener, CompletionWatcher]:
 
 def package_of(settings: Settings) -> ModelPackage:
     """The model package that the settings name."""
-    from engine.package import bundled_package
+    from engine.models import find_model
 
-    return bundled_package(settings.engine.model)
+    return find_model(settings.engine.model, settings.engine.model_dirs)
+
+
+def options_of(settings: Settings) -> SessionOptions:
+    """How a network is to be run; what the settings leave open is still open in it."""
+    from engine.backends import SessionOptions, cores
+
+    chosen = settings.engine
+    return SessionOptions(
+        threads=chosen.threads or cores(),
+        precision=chosen.precision,
+        batch=chosen.batch,
+        cache=cache_of(settings),
+        libraries=chosen.plugin_libraries,
+        portable=chosen.portable_plans,
+        device=chosen.device,
+    )
+
+
+def cache_of(settings: Settings) -> Path:
+    """Where plans, timings and the measurement of the backends are kept."""
+    return settings.node.state_dir / "engine"
+
+
+def session_of(settings: Settings, package: ModelPackage) -> Session:
+    """Decide what runs the network, once, load it there, and hold it against the network's own answers.
+
+    Raises:
+        BackendError: the backend cannot be used or does not answer as the network does; no other takes its place.
+    """
+    from engine import choice
+    from engine.backends import load_backend, open_session
+    from engine.gate import admit
+
+    options = options_of(settings)
+    wanted = choice.Candidate(settings.engine.backend, options.precision)
+    decision = choice.decide(wanted, cache_of(settings), partial(choice.conditions_of, package, options))
+    batch = choice.batch_of(options.batch, decision.backend, options.device)
+    session = open_session(decision.backend, package, replace(options, precision=decision.precision, batch=batch))
+    found = admit(session, package)
+    how = {"precision": session.precision, "device": str(session.device), "batch": session.batch}
+    why = {"source": decision.source, "why": decision.why, "error_of_logits": found and round(found.error, 6)}
+    versions = choice.library_versions((load_backend(plugin(BACKENDS, decision.backend)),))
+    log.event("backend.chosen", backend=session.name, **how, threads=options.threads, **why, versions=versions)
+    return session
 
 
 def workshop_of(settings: Settings) -> Workshop:
-    """Load the model and keep it warm; takes seconds."""
-    from engine.backends import SessionOptions, cores, open_session
+    """Load the model and keep it warm; takes seconds.
+
+    Raises:
+        ModelError: the package is missing or damaged.
+        BackendError: what should run it cannot be used here, or does not answer as the network does.
+        DicomIoError: a text of the package would fit no result.
+    """
+    from dicom_io.heading import check_texts
+    from dicom_io.warm import warm_up
     from engine.segment import Segmenter
     from node.stages import Workshop
 
     package = package_of(settings)
-    session = open_session(settings.engine.backend, package, SessionOptions(settings.engine.threads or cores()))
+    session = session_of(settings, package)
     words = {"training": package.training_statement, "attribution": package.attribution}
     made_with = {"version": package.version, "digest": package.digest, "backend": session.name}
     log.event("model.loaded", model=package.name, intended_use=package.intended_use, **made_with, **words)
-    return Workshop(
+    parts = credits_of(settings, session.name)
+    log.event("plugins.chosen", plugins=[str(part) for part in parts])
+    workshop = Workshop(
         package=package,
-        segmenter=Segmenter(package, session, settings.engine.overlap),
+        segmenter=Segmenter(package, session, settings.engine.overlap, settings.engine.boundary),
         backend=session.name,
         precision=session.precision,
         rules=rules_of(settings),
         software_version=software_version(),
+        writers=writers_of(settings),
+        plugins=parts,
     )
+    warm_up()
+    check_texts(workshop.provenance("", now()), {writer.name: writer.kind for writer in workshop.writers})
+    return workshop
 
 
 def rules_of(settings: Settings) -> SeriesRules:
@@ -225,7 +299,7 @@ def add_worker(engine: JobEngine, base: Base, workshop: Workshop, wrap: Wrap | N
     """Let a job engine segment. `wrap` may stand between the pipeline and the engine; the tests' kill does."""
     from node.work import JobLedger, Worker
 
-    ledger = JobLedger(engine.session, base.queue, tuple(base.settings.destinations), workshop)
+    ledger = JobLedger(engine.session, base.queue, tuple(base.settings.destinations))
     run_step: StepRunner = engine if wrap is None else wrap(engine)
     worker = Worker(base.database, base.spool, workshop, ledger, engine, run_step)
     engine.add(PROCESS, worker.run)

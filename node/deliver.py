@@ -62,7 +62,7 @@ class SenderRules:
 
 @dataclass(frozen=True)
 class ResultObject:
-    """One object to send: its kind (`seg`, `sr`, `sc`), its file, and the digest that it was written with."""
+    """One object to send: its kind (its writer's name), its file, and the digest that it was written with."""
 
     kind: str
     path: Path

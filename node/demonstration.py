@@ -116,7 +116,7 @@ def make_patient(folder: Path) -> tuple[SyntheticScan, SeriesRef]:
     return scan, write_series(scan.volume, folder, SyntheticStudy(seed=SEED))
 
 
-def true_volumes(scan: SyntheticScan) -> Mapping[tuple[str, Side], float]:
+def true_volumes(scan: SyntheticScan) -> Mapping[tuple[str, Side | None], float]:
     """The volumes that the scan was made with, ml."""
     rows = measure(scan.volume, scan.truth).segments
     return {(row.segment.structure.key, row.segment.side): row.volume_ml for row in rows}

@@ -8,9 +8,8 @@ import platform
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from pynetdicom import AE
@@ -18,41 +17,34 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from config.settings import Destination, Settings
 from db.session import check_schema, open_database
-from engine.backends import availability, resolve
+from engine.backends import resolve
 from engine.errors import VastusError
-from engine.package import bundled_package
+from engine.models import find_model
 from node import compose
 from node.errors import NetworkError, SpoolError
+from node.findings import Finding, examine_parts
+from node.parts import OUR_PACKAGES, refuse_strangers, writers_of
 
 ECHO_TIMEOUT_S = 5.0
 LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "torch", "monai", "openvino", "onnxruntime", "dbos")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: fine, or what is wrong and what to do."""
-
-    subject: str
-    fine: bool
-    words: str
-    remedy: str = ""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Look at everything, one finding after another; a finding that is not fine never hides the next one."""
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("settings", lambda: _settings(settings)),
+        ("package names", _package_names),
         ("libraries", _libraries),
         ("model", lambda: _model(settings)),
         ("backend", lambda: f"{settings.engine.backend} means {resolve(settings.engine.backend)} here"),
+        ("writers", lambda: _writers(settings)),
         ("state folder", lambda: _space(settings)),
         ("database", lambda: _database(settings)),
         ("listener", lambda: _listener(settings)),
     )
     for subject, check in checks:
         yield _found(subject, check)
-    for name, reason in availability().items():
-        yield Finding(f"backend {name}", True, reason or "available")
+    yield from examine_parts(settings)
     for name, destination in settings.destinations.items():
         yield _found(f"destination {name}", partial(echo, destination, settings.node.ae_title))
 
@@ -67,9 +59,18 @@ def _found(subject: str, check: Callable[[], str]) -> Finding:
 
 
 def _settings(settings: Settings) -> str:
-    compose.refuse_unusable(settings)
+    compose.refuse_settings(settings)
     peers = ", ".join(settings.listener.calling_ae_titles)
     return f"{settings.node.ae_title} takes series from {peers}"
+
+
+def _package_names() -> str:
+    refuse_strangers(packages_distributions())
+    return f"{', '.join(OUR_PACKAGES)} are ours alone"
+
+
+def _writers(settings: Settings) -> str:
+    return f"{', '.join(writer.name for writer in writers_of(settings))}, sent in this order"
 
 
 def _libraries() -> str:
@@ -77,12 +78,13 @@ def _libraries() -> str:
 
 
 def _model(settings: Settings) -> str:
-    package = bundled_package(settings.engine.model)
+    package = find_model(settings.engine.model, settings.engine.model_dirs)
     words = " ".join(part for part in (package.training_statement, package.attribution) if part)
     return f"{package.name} {package.version}, digest {package.digest[:12]}. {package.intended_use}. {words}"
 
 
 def _space(settings: Settings) -> str:
+    compose.refuse_folder(settings)
     folder = _nearest(settings.node.state_dir)
     free_mib = shutil.disk_usage(folder).free >> 20
     limit_mib = settings.listener.soft_free_mib

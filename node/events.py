@@ -51,6 +51,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "job.failed": Event("error", "A job failed: a fault of the node, not of the series."),
         "job.retried": Event("info", "A job was queued again."),
         "job.late": Event("error", "A job is not finished long after it was made."),
+        "device.exhausted": Event(
+            "warning", "The device had too little memory for a scan, which is tried once more with half the batch."
+        ),
         "result.written": Event("info", "A result object was written."),
         "delivery.sent": Event("info", "A destination accepted a result object."),
         "delivery.delayed": Event("warning", "A destination could not take a result object; it is tried again."),
@@ -62,6 +65,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "database.migrated": Event("info", "The tables were brought to the version of this program."),
         "worker.ready": Event("info", "The worker holds its model and takes jobs."),
         "model.loaded": Event("info", "A model package was read and its digest checked."),
+        "plugins.chosen": Event("info", "The parts that results are made with were chosen; each with who brings it."),
+        "backend.chosen": Event(
+            "info", "What runs the network was decided, for the reason given, and passed the gate."
+        ),
         "spool.swept": Event("info", "Left-overs of an interruption were removed from the spool."),
         "log.suppressed": Event("warning", "Repeated lines of a library were left out; the count is given."),
         "log.library": Event("warning", "A line that a library wrote, with its name in `logger`."),

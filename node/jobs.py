@@ -22,7 +22,7 @@ from db.status import JobStatus
 from dicom_io.uids import derive_uids
 from node import log
 from node.errors import JobsError
-from node.pipeline import STEPS
+from node.pipeline import RETRIABLE, STEPS
 
 APPLICATION = "vastus"
 VERSION = "1"
@@ -123,7 +123,7 @@ class JobQueue:
         return {each.workflow_id: each.status for each in found}
 
     def retry(self, job_id: str) -> str:
-        """Run a failed job again: the same id, so the same UIDs.
+        """Run a failed job again, or one that was parked for what may pass: the same id, so the same UIDs.
 
         It runs from its first step, unless its results are on their way already: those are never written again.
 
@@ -131,15 +131,15 @@ class JobQueue:
             What happens now, in words.
 
         Raises:
-            JobsError: there is no such job, or it has not failed.
+            JobsError: there is no such job, or it has not failed and was not parked for one of `RETRIABLE`.
         """
         first_step = 1
         with transaction(self._engine) as session:
             job = _job(session, job_id)
-            if job.status != JobStatus.FAILED.value:
-                raise JobsError(
-                    f"job {job_id}", f"it has not failed: it is {job.status}", "Only a failed job runs again"
-                )
+            may_pass = job.status == JobStatus.PARKED.value and job.reason_code in RETRIABLE
+            if job.status != JobStatus.FAILED.value and not may_pass:
+                remedy = f"Only a failed job runs again, or one parked as {', '.join(RETRIABLE)}"
+                raise JobsError(f"job {job_id}", f"it has not failed: it is {job.status}", remedy)
             if queries.deliveries_of(session, job_id):
                 first_step = STEPS.index("finish") + 1
             status = self._status(job_id)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 STEPS = ("read", "check", "segment", "measure", "write", "record", "deliver", "finish")
@@ -30,6 +31,11 @@ class Parked:
     code: str
     reason: str
 
+
+RETRIABLE: Mapping[str, str] = MappingProxyType(
+    {"out_of_memory": "That may pass: when the device has room again, set the job going with vastus jobs --retry"}
+)
+"""Codes of parked jobs that may run again as they are, with the words that tell so."""
 
 Counts = Mapping[str, int]
 """What a stage counted, as `{"slices": 450}`."""

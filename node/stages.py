@@ -11,26 +11,32 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dicom_io.errors import SeriesParked
 from dicom_io.files import write_durably
-from dicom_io.findings import Findings, Provenance
+from dicom_io.findings import Findings, Provenance, ResultRequest
 from dicom_io.results import ResultFile, write_results
-from dicom_io.series import SeriesRef, SeriesRules, SourceSeries, open_series, read_volume
+from dicom_io.series import SeriesRef, SeriesRules, SourceSeries, open_series, write_volume
 from dicom_io.uids import ResultUids
-from engine.errors import SideError, VastusError
+from dicom_io.writers import OUR_WRITERS, Writer
+from engine.errors import DeviceMemoryError, SideError, VastusError
 from engine.fitness import NotThighs, find_thighs
 from engine.labels import LabelSet
 from engine.measure import Measurements, SegmentMeasurement, measure
 from engine.package import ModelPackage
+from engine.plugins import Credit
 from engine.segmentation import Segmentation
 from engine.volume import Grid, Volume
-from node.pipeline import Counts, Outcome, Parked, Stage
+from node import log
+from node.errors import JobsError
+from node.made_by import MadeBy, made_by_in
+from node.pipeline import RETRIABLE, Counts, Outcome, Parked, Stage
 
 
 class Segments(Protocol):
@@ -38,6 +44,15 @@ class Segments(Protocol):
 
     def segment(self, volume: Volume, progress: Callable[[int, int], None]) -> Segmentation:
         """Label every voxel; `progress` is told the windows done and the windows in all."""
+        ...
+
+
+@runtime_checkable
+class SegmentsThriftily(Segments, Protocol):
+    """A segmenter that can do with less of its device's memory."""
+
+    def with_half_batch(self) -> Segments:
+        """The same with half as many windows at a time."""
         ...
 
 
@@ -71,6 +86,8 @@ class Workshop:
         precision: arithmetic of the network, as `float32`.
         rules: which series are taken.
         software_version: our version.
+        writers: what makes the results, in the order of sending.
+        plugins: whose the backend, the model and the writers are.
     """
 
     package: ModelPackage
@@ -79,6 +96,49 @@ class Workshop:
     precision: str
     rules: SeriesRules
     software_version: str
+    writers: tuple[Writer, ...] = OUR_WRITERS
+    plugins: tuple[Credit, ...] = ()
+
+    @property
+    def made_by(self) -> MadeBy:
+        """Who segments here, and with what."""
+        package = self.package
+        return MadeBy(
+            backend=self.backend,
+            precision=self.precision,
+            model_digest=package.digest,
+            model_name=package.name,
+            model_version=package.version,
+            intended_use=package.intended_use,
+            training_statement=package.training_statement,
+            attribution=package.attribution,
+            plugins=self.plugins,
+        )
+
+    def provenance(self, job_id: str, created_at: datetime, made_by: MadeBy | None = None) -> Provenance:
+        """Who makes the results of a job, and with what.
+
+        Args:
+            job_id: the job.
+            created_at: the time that the results bear; aware.
+            made_by: who segmented, with this model; None: this workshop.
+        """
+        package, made_by = self.package, made_by or self.made_by
+        return Provenance(
+            job_id=job_id,
+            created_at=created_at.astimezone(),  # a viewer shows it beside the scanner's local times
+            software_version=self.software_version,
+            model_name=package.name,
+            model_version=package.version,
+            model_digest=package.digest,
+            intended_use=package.intended_use,
+            training_phrase=package.training_phrase,
+            training_statement=package.training_statement,
+            attribution=package.attribution,
+            backend=made_by.backend,
+            precision=made_by.precision,
+            parts=made_by.plugins,
+        )
 
 
 class Ledger(Protocol):
@@ -96,14 +156,15 @@ class Ledger(Protocol):
         """Remember why the series is not segmented."""
         ...
 
-    def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
-        """Remember that the job is done."""
+    def finish(self, order: JobOrder, outcome: Outcome, made_by: MadeBy) -> Counts:
+        """Remember that the job is done, and who made its results."""
         ...
 
 
 EXPECTED: tuple[tuple[type[VastusError], str], ...] = (
     (NotThighs, "not_thighs"),
     (SideError, "sides_unclear"),
+    (DeviceMemoryError, "out_of_memory"),
 )
 """Errors that end a job as parked, with the key of the reason; `SeriesParked` brings its own key."""
 
@@ -127,38 +188,41 @@ class SeriesStages:
         self._progress = progress
         self._work = order.folder / "work"
         self._results = order.folder / "results"
+        self._opened: SourceSeries | None = None
 
     def read(self) -> Counts | Parked:
         """The files become `volume.npy` and `grid.json`."""
 
         def load() -> Counts:
-            volume = read_volume(self._source())
+            source = self._source()
             self._work.mkdir(parents=True, exist_ok=True)
-            _save_array(self._work / "volume.npy", volume.hu)
-            _save_json(self._work / "grid.json", {"affine": volume.grid.affine.tolist()})
-            return {"slices": volume.grid.shape[0]}
+            write_durably(self._work / "volume.npy", partial(write_volume, source))
+            _save_json(self._work / "grid.json", {"affine": source.grid.affine.tolist()})
+            return {"slices": source.grid.shape[0]}
 
         return _expecting(load)
 
     def check(self) -> Counts | Parked:
-        """Two thighs, or a reason why not."""
+        """What the model expects to see, or a reason why not."""
 
         def look() -> Counts:
-            find_thighs(self._volume())
+            if self._workshop.package.expects == "thighs":
+                find_thighs(self._volume())
             return {}
 
         return _expecting(look)
 
     def segment(self) -> Counts | Parked:
-        """The volume becomes `labels.npy`."""
+        """The volume becomes `labels.npy`, and beside it lies who made it."""
 
         def label() -> Counts | Parked:
-            segmentation = self._workshop.segmenter.segment(self._volume(), self._progress)
+            segmentation = self._labelled()
             _save_array(self._work / "labels.npy", segmentation.labels)
+            self._workshop.made_by.save(self._work)
             # Slice by slice: counting the whole array at once would need eight times its memory.
             present = {int(label) for plane in segmentation.labels for label in np.flatnonzero(np.bincount(plane.flat))}
             if not present - {0}:
-                return Parked("nothing_found", "The network found no structure of the thigh in the scan.")
+                return Parked("nothing_found", "The network found none of its structures in the scan.")
             return {"segments": len(present - {0})}
 
         return _expecting(label)
@@ -175,7 +239,11 @@ class SeriesStages:
         source = self._source()  # was read before: that it cannot be read now is a failure, no reason to park
         findings = Findings(self._volume(), self._segmentation(), self._measurements())
         self._results.mkdir(parents=True, exist_ok=True)
-        results = write_results(source, findings, self._provenance(), self._order.uids, self._results)
+        made_by = self._made_by().with_writers_of(self._workshop.plugins)
+        provenance = self._workshop.provenance(self._order.job_id, self._order.created_at, made_by)
+        request = ResultRequest(source, findings, provenance, self._order.uids)
+        results = write_results(request, self._results, self._workshop.writers)
+        made_by.save(self._work)
         _save_json(self._work / "results.json", [_result_json(file) for file in results.files])
         return {"results": len(results.files), "result_bytes": sum(file.size_bytes for file in results.files)}
 
@@ -194,55 +262,71 @@ class SeriesStages:
 
     def finish(self, outcome: Outcome) -> Counts:
         """The times go into SQL; the job is done."""
-        return self._ledger.finish(self._order, outcome)
+        return self._ledger.finish(self._order, outcome, self._made_by())
 
     def tidy(self) -> None:
         """The folder `work` goes; results stay until they are purged."""
         shutil.rmtree(self._work, ignore_errors=True)
 
+    def _labelled(self) -> Segmentation:
+        """The scan, segmented; once more with half the batch where the memory of the device did not suffice."""
+        segmenter, volume = self._workshop.segmenter, self._volume()
+        try:
+            return segmenter.segment(volume, self._progress)
+        except DeviceMemoryError as error:
+            if not isinstance(segmenter, SegmentsThriftily):
+                raise
+            log.event("device.exhausted", error=error, job_id=self._order.job_id)
+        return segmenter.with_half_batch().segment(volume, self._progress)
+
     def _source(self) -> SourceSeries:
-        return open_series(self._order.source, self._workshop.rules)
+        """The opened series: kept, because `write` needs it again, and a series of a job does not change."""
+        if self._opened is None:
+            self._opened = open_series(self._order.source, self._workshop.rules)
+        return self._opened
 
     def _volume(self) -> Volume:
         hu = cast(NDArray[np.int16], np.load(self._work / "volume.npy", mmap_mode="r"))
         affine = np.array(_load_json(self._work / "grid.json")["affine"], dtype=np.float64)
         return Volume(hu, Grid((hu.shape[0], hu.shape[1], hu.shape[2]), affine))
 
+    def _made_by(self) -> MadeBy:
+        """Who segmented; where the folder does not say, this workshop."""
+        return made_by_in(self._work) or self._workshop.made_by
+
+    def _label_set(self) -> LabelSet:
+        """The label set of what segmented: the numbers of the labels mean nothing in another model's.
+
+        Raises:
+            JobsError: another model segmented.
+        """
+        theirs, ours = self._made_by(), self._workshop.made_by
+        if theirs.model_digest != ours.model_digest:
+            job_id = self._order.job_id
+            reason = f"it was segmented with the model {theirs.model}, and this worker has {ours.model}"
+            raise JobsError(f"job {job_id}", reason, f"Segment it anew: vastus jobs --retry {job_id}")
+        return self._workshop.package.label_set
+
     def _segmentation(self) -> Segmentation:
+        label_set = self._label_set()
         labels = cast(NDArray[np.uint8], np.load(self._work / "labels.npy", mmap_mode="r"))
-        return Segmentation(labels, self._volume().grid, self._workshop.package.label_set)
+        return Segmentation(labels, self._volume().grid, label_set)
 
     def _measurements(self) -> Measurements:
+        label_set = self._label_set()
         rows = _load_json(self._work / "measurements.json")
-        return Measurements(tuple(_measurement_of(row, self._workshop.package.label_set) for row in rows))
-
-    def _provenance(self) -> Provenance:
-        package, workshop = self._workshop.package, self._workshop
-        return Provenance(
-            job_id=self._order.job_id,
-            created_at=self._order.created_at.astimezone(),  # a viewer shows it beside the scanner's local times
-            software_version=workshop.software_version,
-            model_name=package.name,
-            model_version=package.version,
-            model_digest=package.digest,
-            intended_use=package.intended_use,
-            training_phrase=package.training_phrase,
-            training_statement=package.training_statement,
-            attribution=package.attribution,
-            backend=workshop.backend,
-            precision=workshop.precision,
-        )
+        return Measurements(tuple(_measurement_of(row, label_set) for row in rows))
 
 
 def _expecting(stage: Stage) -> Counts | Parked:
-    """Turn an expected error into a value."""
+    """Turn an expected error into a value; where it may pass, its words say what then."""
     try:
         return stage()
     except SeriesParked as expected:
         return Parked(expected.code, str(expected))
     except tuple(kind for kind, _ in EXPECTED) as expected:
         code = next(code for kind, code in EXPECTED if isinstance(expected, kind))
-        return Parked(code, str(expected))
+        return Parked(code, " ".join(filter(None, (str(expected), RETRIABLE.get(code)))))
 
 
 def _save_array(path: Path, array: NDArray[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from dicom_io.errors import SeriesParked
 from dicom_io.seg_read import read_seg
 from dicom_io.series import SeriesRules, SourceSeries, find_series, open_series, read_volume
+from engine.evaluation.cases import LabelScheme
 from engine.images import read_labels
 from engine.labels import thigh29
 from engine.synthesis.atlas import AtlasFolder
@@ -19,7 +20,7 @@ from engine.training.draws import Source
 from engine.training.errors import TrainingError
 from engine.training.loop import RunPlan, identity_of
 from engine.training.pair_source import PairData, PairSource, Tell
-from engine.training.pairs import Case, LabelValues, RawPair, find_cases, read_files, split
+from engine.training.pairs import Case, RawPair, find_cases, read_files, split
 from engine.training.records import Identity, refuse_other
 from engine.training.synthetic import SyntheticSource, stream_of, synthetic_plan
 
@@ -44,7 +45,7 @@ class DataPlan:
 
     folder: Path | None = None
     fold: int = 0
-    values: LabelValues = LabelValues.SEGMENTS
+    values: LabelScheme = LabelScheme.SEGMENTS
     allow_missing: bool = False
     workers: int = 1
     atlas: Path | None = None
@@ -107,7 +108,7 @@ def read_any(case: Case) -> RawPair:
         raise TrainingError(f"folder {case.image}", parked.reason, parked.remedy) from parked
     if is_seg:
         found = read_seg(case.labels, source, thigh29())
-        return RawPair(volume, found.labels, found.grid, LabelValues.SEGMENTS)
+        return RawPair(volume, found.labels, found.grid, LabelScheme.SEGMENTS)
     labels, grid = read_labels(case.labels)
     return RawPair(volume, labels, grid)
 

@@ -18,11 +18,13 @@ from dicom_io.findings import figures
 from dicom_io.results import ResultFile
 from dicom_io.series import SeriesRef
 from dicom_io.uids import ResultUids
+from engine.labels import side_word
 from engine.measure import Measurements
 from node import log
 from node.executor import MOST_CRASHES, JobEngine
 from node.faults import StepAside, code_of, frames_of, is_full_disk, words_of
 from node.jobs import JobQueue
+from node.made_by import MadeBy
 from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process
 from node.spool import Spool
 from node.stages import JobOrder, SeriesStages, Workshop
@@ -35,21 +37,19 @@ class JobLedger:
         session: gives the session of that transaction.
         queue: where deliveries are queued, in the same transaction.
         destinations: names of all destinations.
-        workshop: what the job was made with.
     """
 
-    def __init__(
-        self, session: Callable[[], Session], queue: JobQueue, destinations: Sequence[str], workshop: Workshop
-    ) -> None:
+    def __init__(self, session: Callable[[], Session], queue: JobQueue, destinations: Sequence[str]) -> None:
         self._session = session
         self._queue = queue
         self._destinations = tuple(destinations)
-        self._workshop = workshop
 
     def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
         """Figures and results, as upserts; the figures are those that the report states."""
         rows = [
-            queries.MeasurementRow(each.structure, each.side.value, each.quantity, each.value, each.unit, each.flags)
+            queries.MeasurementRow(
+                each.structure, side_word(each.side), each.quantity, each.value, each.unit, each.flags
+            )
             for each in figures(measurements)
         ]
         queries.record_measurements(self._session(), order.job_id, rows)
@@ -68,14 +68,13 @@ class JobLedger:
         queries.park_job(self._session(), order.job_id, parked.code, parked.reason)
         return {}
 
-    def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
+    def finish(self, order: JobOrder, outcome: Outcome, made_by: MadeBy) -> Counts:
         """The job is done; the model that it was made with is remembered with its words."""
-        made_with, model = self._workshop, self._workshop.package
-        words = (model.intended_use, model.training_statement, model.attribution)
-        queries.record_model(self._session(), queries.ModelRow(model.digest, model.name, model.version, *words))
-        queries.finish_job(
-            self._session(), order.job_id, outcome.stage_seconds, made_with.backend, made_with.package.digest
-        )
+        name = (made_by.model_digest, made_by.model_name, made_by.model_version)
+        words = (made_by.intended_use, made_by.training_statement, made_by.attribution)
+        queries.record_model(self._session(), queries.ModelRow(*name, *words))
+        parts = queries.MadeWith(made_by.backend, made_by.precision, made_by.model_digest, made_by.plugins)
+        queries.finish_job(self._session(), order.job_id, outcome.stage_seconds, parts)
         return {}
 
 
@@ -174,7 +173,12 @@ class Worker:
             log.event("job.parked", job_id=job_id, code=outcome.parked.code, reason=outcome.parked.reason, **facts)
             return "parked"
         model = self.workshop.package
-        made_with = {"model": model.name, "version": model.version, "training": model.training_phrase}
+        made_with = {
+            "model": model.name,
+            "version": model.version,
+            "training": model.training_phrase,
+            "plugins": [str(part) for part in self.workshop.plugins],
+        }
         log.event("job.done", job_id=job_id, intended_use=model.intended_use, **made_with, **facts, **outcome.counts)
         return "done"
 

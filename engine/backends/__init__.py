@@ -8,7 +8,7 @@ opened, and one that fails is never replaced by another.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,11 +20,15 @@ import torch
 from engine import plugins
 from engine.errors import BackendError, PluginError
 from engine.package import ModelPackage
+from engine.plugins import Plugin
 
 AUTO = "auto"
 AUTO_ORDER = ("tensorrt", "openvino", "onnxruntime")
-"""What `auto` means: the first of these that can be used here. Others are chosen by name."""
+"""What `auto` means where nothing was measured: the first of these that can be used here. Others are chosen by name."""
 PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICES = ("cpu", "cuda")
+CPU_INFO = Path("/proc/cpuinfo")
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})  # without these bf16 is emulated, and slower than fp32
 
 
 class Session(Protocol):
@@ -69,6 +73,8 @@ class SessionOptions:
         cache: folder for what takes long to make (plans, timings); None keeps nothing.
         libraries: plug-in libraries (.so) that a backend loads before it reads or builds a network.
         portable: make plans that every GPU since Ampere runs, at some cost in speed.
+        device: one of `DEVICES`, for a backend that has the choice; one that lacks it refuses.
+        pinned: bind the threads to cores, where the backend can: `benchmarks/windows.py --pinning` tells what it does.
     """
 
     threads: int
@@ -77,6 +83,8 @@ class SessionOptions:
     cache: Path | None = None
     libraries: tuple[Path, ...] = ()
     portable: bool = False
+    device: str = "cpu"
+    pinned: bool = False
 
 
 @runtime_checkable
@@ -140,29 +148,53 @@ class ModuleBackend:
 
 OPENVINO = ModuleBackend("openvino", ("openvino",), ("bf16", "fp32"), "engine.backends.openvino")
 ONNXRUNTIME = ModuleBackend("onnxruntime", ("onnxruntime",), ("fp32",), "engine.backends.onnxruntime")
+TENSORRT = ModuleBackend("tensorrt", ("tensorrt",), ("fp16",), "engine.backends.tensorrt", asks_module=True)
+TORCH = ModuleBackend("torch", ("torch", "monai", "safetensors"), ("fp32", "bf16", "fp16"), "engine.backends.pytorch")
 
 
-def backends() -> Mapping[str, Backend]:
-    """Every backend that an installed distribution offers, by name.
+def load_backend(plugin: Plugin) -> Backend:
+    """Import a backend and see that it is one.
 
     Raises:
-        PluginError: one is offered twice, cannot be imported, or is no backend.
+        PluginError: it cannot be imported, is no backend, or has another name than its entry point.
     """
-    found: dict[str, Backend] = {}
-    for name, plugin in plugins.plugins(plugins.BACKENDS).items():
-        backend = plugin.load()
-        if not isinstance(backend, Backend) or backend.name != name:
-            reason = f"{plugin.entry_point.value} of {plugin.origin} is no backend of this name"
-            raise PluginError(f"plug-in {plugins.BACKENDS}:{name}", reason, "Uninstall it, or ask its maker")
-        found[name] = backend
-    return found
+    backend = plugin.load()
+    if not isinstance(backend, Backend) or backend.name != plugin.name:
+        raise plugin.refused(f"{plugin.entry_point.value} is no backend of this name")
+    return backend
 
 
 def availability() -> dict[str, str | None]:
-    """For each backend, those of `AUTO_ORDER` first: None where it can be used, otherwise the reason."""
-    known = backends()
-    order = [name for name in AUTO_ORDER if name in known]
-    return {name: known[name].missing() for name in (*order, *(name for name in known if name not in AUTO_ORDER))}
+    """For each backend, those of `AUTO_ORDER` first: None where it can be used, otherwise the reason.
+
+    Another's backend that is broken keeps nobody from using the rest: that is its reason.
+
+    Raises:
+        PluginError: one is offered twice.
+    """
+    offered = plugins.plugins(plugins.BACKENDS)
+    return {name: _missing(offered[name]) for name in _in_order(offered)}
+
+
+def usable() -> Mapping[str, Backend]:
+    """The backends that can be used here, those of `AUTO_ORDER` first.
+
+    Raises:
+        PluginError: one is offered twice.
+    """
+    offered = plugins.plugins(plugins.BACKENDS)
+    return {name: load_backend(offered[name]) for name, reason in availability().items() if reason is None}
+
+
+def _missing(plugin: Plugin) -> str | None:
+    try:
+        return load_backend(plugin).missing()
+    except PluginError as error:
+        return error.reason
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (AUTO_ORDER.index(name) if name in AUTO_ORDER else len(AUTO_ORDER), name))
 
 
 def resolve(name: str) -> str:
@@ -171,16 +203,17 @@ def resolve(name: str) -> str:
     Raises:
         BackendError: the name is unknown, or what it needs is not here.
     """
-    reasons = availability()
+    offered = plugins.plugins(plugins.BACKENDS)
     if name == AUTO:
-        usable = [candidate for candidate in AUTO_ORDER if candidate in reasons and reasons[candidate] is None]
-        if not usable:
+        known = (candidate for candidate in AUTO_ORDER if candidate in offered)
+        usable = next((candidate for candidate in known if load_backend(offered[candidate]).missing() is None), None)
+        if usable is None:
             raise BackendError("backend auto", "none can be used here", f"Install one of: {', '.join(AUTO_ORDER)}")
-        return usable[0]
-    if name not in reasons:
-        choices = ", ".join((AUTO, *reasons))
+        return usable
+    if name not in offered:
+        choices = ", ".join((AUTO, *_in_order(offered)))
         raise BackendError(f"backend {name!r}", "there is none of this name", f"Choose one of: {choices}")
-    reason = reasons[name]
+    reason = load_backend(offered[name]).missing()
     if reason is not None:
         raise BackendError(f"backend {name}", reason, "Install it, or choose another backend")
     return name
@@ -195,14 +228,33 @@ def open_session(name: str, package: ModelPackage, options: SessionOptions) -> S
         options: how it is to be run.
 
     Raises:
-        BackendError: the backend is unknown, cannot be used here, or could not load the network.
+        BackendError: the backend is unknown, cannot be used here, or could not load the network as it was asked to.
     """
-    return backends()[resolve(name)].open(package, options)
+    from engine.flat import fitted  # which knows sessions, and so this module
+
+    session = load_backend(plugins.plugin(plugins.BACKENDS, resolve(name))).open(package, options)
+    if options.precision not in (AUTO, session.precision):
+        reason = f"it computes in {session.precision}, though {options.precision} was asked for"
+        raise BackendError(f"backend {session.name}", reason, "Ask for what it computes in, or choose another backend")
+    return fitted(session, package)
 
 
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def cpu_flags() -> frozenset[str]:
+    """The flags of the first CPU, as the kernel tells them; empty where it does not."""
+    if not CPU_INFO.is_file():
+        return frozenset()
+    lines = CPU_INFO.read_text(encoding="ascii", errors="replace").splitlines()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions of its own for bf16."""
+    return not BF16_FLAGS.isdisjoint(cpu_flags())
 
 
 def check_classes(package: ModelPackage, classes: object) -> None:
@@ -215,6 +267,17 @@ def check_classes(package: ModelPackage, classes: object) -> None:
     if classes != expected:
         reason = f"the network gives {classes} channels, its label set has {expected} classes"
         raise BackendError(f"model {package.name}", reason, "Export the network with the whole label set")
+
+
+def check_device(name: str, wanted: str, offered: tuple[str, ...] = ("cpu",)) -> None:
+    """Refuse a device that a backend does not run on.
+
+    Raises:
+        BackendError: it does not; no other is taken in its place.
+    """
+    if wanted not in offered:
+        remedy = f"Choose one of: {', '.join(offered)}; or a backend that runs on {wanted}"
+        raise BackendError(f"backend {name}", f"it does not run on the device {wanted!r}", remedy)
 
 
 def check_precision(name: str, wanted: str, offered: tuple[str, ...]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnxruntime
 import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from engine.backends import SessionOptions, check_classes, check_precision
+from engine.backends import SessionOptions, check_classes, check_device, check_precision
 from engine.errors import BackendError
 from engine.package import ModelPackage
 
@@ -32,10 +34,10 @@ class OnnxRuntimeSession:
     name = NAME
     precision = "fp32"
     device = torch.device("cpu")
-    batch = 1
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, batch: int) -> None:
         self._session = session
+        self.batch = batch
         self._input = session.get_inputs()[0].name
 
     def run(self, windows: torch.Tensor) -> torch.Tensor:
@@ -53,17 +55,26 @@ def open_session(package: ModelPackage, options: SessionOptions) -> OnnxRuntimeS
     """Load the network for the CPU.
 
     Raises:
-        BackendError: the network cannot be read, or the precision is not to be had.
+        BackendError: the network cannot be read, or the device or the precision is not to be had.
     """
+    check_device(NAME, options.device)
     check_precision(NAME, options.precision, (OnnxRuntimeSession.precision,))
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = ERRORS_ONLY
+    if options.pinned and options.threads > 1:
+        settings.add_session_config_entry("session.intra_op_thread_affinities", _places(options.threads))
     try:
         session = onnxruntime.InferenceSession(str(package.onnx), settings, providers=["CPUExecutionProvider"])
     except ERRORS as error:
         reason = f"it could not load the network of {package.name}: {error}"
         raise BackendError(f"backend {NAME}", reason, "Check the model package, or choose another backend") from error
     check_classes(package, session.get_outputs()[0].shape[1])
-    return OnnxRuntimeSession(session)
+    return OnnxRuntimeSession(session, options.batch)
+
+
+def _places(threads: int) -> str:
+    """A core for each of its threads but the calling one, which stays the caller's; it counts cores from 1."""
+    mine = sorted(os.sched_getaffinity(0))
+    return ";".join(str(mine[number % len(mine)] + 1) for number in range(1, threads))

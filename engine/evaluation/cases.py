@@ -126,9 +126,10 @@ def regions_of(label_set: LabelSet, scheme: LabelScheme) -> tuple[Region, ...]:
     ]
     sides = (Side.RIGHT, Side.LEFT, None) if scheme is LabelScheme.SEGMENTS else (None,)
     return tuple(
-        Region(key, display, kind, group, side, _numbers(label_set, scheme, structures, side))
+        Region(key, display, kind, group, side, numbers)
         for key, display, kind, group, structures in wanted
         for side in sides
+        if (numbers := _numbers(label_set, scheme, structures, side))
     )
 
 

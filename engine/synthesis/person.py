@@ -20,6 +20,8 @@ from engine.volume import Grid
 
 KNOTS_MM = (45.0, 22.0)
 """Wave lengths of the two fields along which a muscle's growth varies."""
+FAT_KNOT_MM = 180.0
+"""Distance over which the thickness of thick fat varies: much shorter, and its surface would have cliffs."""
 COARSE = 3
 """Fields are known on every third voxel."""
 TILE = 96
@@ -201,7 +203,7 @@ class Sculptor:
         """Draw fat and skin around the fascia."""
         table = tissue_table()
         thigh_mm, buttock, knee = draw.fat_mm
-        waves = self._field(90.0, rng)
+        waves = self._field(FAT_KNOT_MM, rng)
         most_mm = min(thigh_mm * max(1.0, buttock, knee) * 2, MOST_FAT_MM) + draw.skin_mm
         used = int(torch.searchsorted(self._outside_mm, most_mm)) + 1
         outside_mm, index = self._outside_mm[:used], self._rim.index[:used]

@@ -129,7 +129,7 @@ def synthesise(recipe: ScanRecipe, device: str = "cpu") -> SyntheticScan:
     posed = PosedPerson(person, draw_pose(of_pose, scanner.prone))
     hu = scan_image(posed, grid, slices, scanner).round_().to(torch.int16).cpu().numpy()
     truth = (segments_of(posed.codes(grid)) * in_view(grid, scanner, person.codes.device)).cpu().numpy()
-    truth = remove_specks(truth, grid.voxel_volume_mm3)
+    truth = remove_specks(truth, grid.voxel_volume_mm3, thigh29().least_volume_ml)
     return SyntheticScan(Volume(hu, grid), Segmentation(truth, grid, thigh29()))
 
 

@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 
 from engine.backends import SessionOptions, availability, cores, open_session
-from engine.bundle import EVALUATION, LICENCE, README, ModelCard, write_package
+from engine.bundle import EVALUATION, LICENCE, ModelCard, write_package
 from engine.errors import ModelError, VastusError
 from engine.export import WEIGHTS_NAME, export_models, load_weights
 from engine.gate import ask, check, store, stored
 from engine.labels import thigh29
 from engine.networks import UnetrShape, build_unetr
-from engine.package import STORED_WINDOWS, ModelPackage
+from engine.package import README, STORED_WINDOWS, ModelPackage
 from engine.training.card import (
     CardWords,
     Judgement,
@@ -47,7 +47,7 @@ from engine.training.records import METRICS
 
 MODELS, UNJUDGED, JUDGEMENT = "models", "package", "judgement.json"
 MOST_BYTES = 60_000_000
-WINDOW_SEED, WINDOWS = 700_000_000, 2
+WINDOW_SEED, WINDOWS = 700_000_000, 4
 
 Judge = Callable[[ModelPackage], Judgement]
 Images = NDArray[np.float32]

@@ -22,11 +22,12 @@ from monai.transforms.utility.dictionary import CastToTyped, Lambdad
 from torch.utils.data import DataLoader, Dataset
 
 from engine.errors import VastusError
+from engine.evaluation.cases import LabelScheme
 from engine.labels import LabelSet
 from engine.preprocessing import Preprocessing
 from engine.training.draws import Batch, Start, seed_of, stacked
 from engine.training.errors import TrainingError
-from engine.training.pairs import Case, LabelValues, Reader, read_pair
+from engine.training.pairs import Case, Reader, read_pair
 from engine.training.preset import Augmentation, PairsPlan, Preset
 
 IMAGE, LABEL = "image", "label"
@@ -57,7 +58,7 @@ class PairData:
     train: tuple[Case, ...]
     held_out: tuple[Case, ...]
     reader: Reader
-    values: LabelValues
+    values: LabelScheme
     label_set: LabelSet
     allow_missing: bool
 
@@ -216,7 +217,7 @@ class PairSource:
         reason = f"{len(missing)} structures are in none of the {files}: {', '.join(missing)}"
         remedy = (
             "Add cases that show them; where they must stay unknown, say --allow-missing; "
-            "where the files have no sides, say --label-values classes"
+            "where the files have no sides, say --labels structures"
         )
         raise TrainingError("training data", reason, remedy)
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.evaluation.cases import LabelScheme
 from engine.images import SUFFIXES, case_name, read_image, read_labels
 from engine.labels import LabelSet
 from engine.resample import closest_orientation
@@ -23,15 +23,6 @@ from engine.volume import Grid, Volume
 IMAGES, LABELS = "images", "labels"
 PLACE_TOLERANCE = 0.1
 """How far corners of scan and labels may lie apart, of a voxel: files keep their geometry with different digits."""
-
-
-class LabelValues(StrEnum):
-    """What the numbers in label files are."""
-
-    SEGMENTS = "segments"
-    """`Segment.number`, sides told apart: what Vastus writes."""
-    CLASSES = "classes"
-    """`Structure.value`, without sides."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class RawPair:
     volume: Volume
     labels: NDArray[np.uint8]
     grid: Grid
-    values: LabelValues | None = None
+    values: LabelScheme | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +131,7 @@ def _name_of(path: Path, more: tuple[str, ...], folders: bool) -> str | None:
     return stem or case_name(path)
 
 
-def read_pair(case: Case, reader: Reader, values: LabelValues, label_set: LabelSet) -> Pair:
+def read_pair(case: Case, reader: Reader, values: LabelScheme, label_set: LabelSet) -> Pair:
     """Read a pair, see that it can be learnt from, and turn it upright.
 
     Raises:
@@ -170,15 +161,15 @@ def _told(grid: Grid) -> str:
     return f"{' x '.join(str(length) for length in grid.shape)} voxels of {spacing} mm from ({corner})"
 
 
-def _classes(case: Case, labels: NDArray[np.uint8], values: LabelValues, label_set: LabelSet) -> NDArray[np.uint8]:
+def _classes(case: Case, labels: NDArray[np.uint8], values: LabelScheme, label_set: LabelSet) -> NDArray[np.uint8]:
     count = len(label_set.structures)
-    highest = count if values is LabelValues.CLASSES else 2 * count
+    highest = count if values is LabelScheme.STRUCTURES else 2 * count
     found = int(labels.max())
     if found > highest:
         reason = f"it holds the value {found}, and the {values.value} of {label_set.name} end at {highest}"
-        remedy = f"Map its labels to those of {label_set.name}, or say with --label-values what its numbers are"
+        remedy = f"Map its labels to those of {label_set.name}, or say with --labels what its numbers are"
         raise TrainingError(f"file {case.labels}", reason, remedy)
-    if values is LabelValues.CLASSES:
+    if values is LabelScheme.STRUCTURES:
         return np.ascontiguousarray(labels)
     return np.ascontiguousarray((labels + 1) // 2, dtype=np.uint8)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from engine.labels import thigh29
 from node.cli.console import CONSOLE
-from node.cli.tables import muscle_table, stage_table
+from node.cli.tables import stage_table, structure_table
 from node.errors import ServiceError
 from node.pipeline import STEPS
 
@@ -128,7 +128,7 @@ def _show(place: DemoFolder, done: Mapping[str, Any], truth: Mapping[Any, float]
     CONSOLE.print(table)
     if report is None:
         raise ServiceError("demonstration", "no report came back", f"Read {place.log}")
-    CONSOLE.print(muscle_table(read_figures(report, thigh29()), truth))
+    CONSOLE.print(structure_table(read_figures(report, thigh29()), truth, thigh29()))
     CONSOLE.print(
         "Read from the report that came back. [dim]true ml[/]: what the scan was synthesised with. *: cut by the "
         "edge of the scan."

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(settings: SettingsFile = None) -> None:
-    """Look at settings, model, backends, disk, database, port and destinations; exit status 1 where one is unfit."""
+    """Look at settings, plug-ins, model, disk, database, port and destinations; exit status 1 where one is unfit."""
     from node.doctor import examine
 
     chosen = settings_of(settings)

@@ -30,7 +30,9 @@ def jobs(
     settings: SettingsFile = None,
     limit: Annotated[int, typer.Option(help="Show the newest this many.", min=1)] = 20,
     status: Annotated[JobStatus | None, typer.Option(help="Show those of one status only.")] = None,
-    retry: Annotated[str | None, typer.Option(metavar="JOB", help="Run a failed job again.")] = None,
+    retry: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Run a failed job again, or one parked for a lack of memory.")
+    ] = None,
     resend: Annotated[str | None, typer.Option(metavar="JOB", help="Send again what a destination refused.")] = None,
 ) -> None:
     """List the newest jobs: status, reason, time and deliveries; or set a failed one going again."""

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from node.cli.console import CONSOLE, SettingsFile, settings_of
-from node.cli.tables import muscle_table, stage_table
+from node.cli.tables import stage_table, structure_table
 
 ALL_PARKED_STATUS = 3
 
@@ -51,7 +51,7 @@ def segment(
                 continue
             done += 1
             progress.console.print(f"[green]done[/] {name} -> {job.folder}", highlight=False)
-            progress.console.print(muscle_table(job.figures, {}))
+            progress.console.print(structure_table(job.figures, {}, workshop.package.label_set))
             progress.console.print(stage_table(job.outcome.stage_seconds))
     if not done:
         raise typer.Exit(ALL_PARKED_STATUS)

@@ -14,11 +14,11 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from engine.evaluation.cases import LabelScheme
 from node.cli.console import CONSOLE
 
 if TYPE_CHECKING:
     from engine.training.loop import RunPlan, StepReport
-    from engine.training.pairs import LabelValues
     from engine.training.preset import Budget
     from node.training import DataPlan
 
@@ -31,37 +31,51 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
 
 
+Preset = Annotated[str, typer.Option(help="A preset that came with the program, or a file that ends in .toml.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder with images/NAME and labels/NAME: NIfTI, NRRD, or a DICOM series and its SEG."),
+]
+Run = Annotated[Path | None, typer.Option(help="Folder of the run; default: training-runs/PRESET.")]
+Minutes = Annotated[float | None, typer.Option(min=0.01, help="How long to train.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="How many steps to train, instead of a time.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; never another one than asked.")]
+Seed = Annotated[int, typer.Option(min=0, help="All draws follow from it.")]
+Fold = Annotated[int, typer.Option(min=0, help="The fold of --data that validates.")]
+Search = Annotated[bool, typer.Option("--search", help="Try the preset's learning rates, report the best.")]
+Atlas = Annotated[
+    Path | None, typer.Option(exists=True, file_okay=False, help="An atlas to draw synthetic persons from, too.")
+]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that make windows; 0: this one, synthetic ones on --device.")
+]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of the CPU; 0: as torch thinks best.")]
+Labels = Annotated[
+    LabelScheme,
+    typer.Option(help="What label files hold: segments, with sides, as Vastus writes them; or structures, without."),
+]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on though a structure is in no label file.")]
+StartFrom = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="A checkpoint of another run to begin with.")
+]
+
+
 def train(  # noqa: PLR0913 - one argument an option of the command
-    preset: Annotated[str, typer.Option(help="A preset that came with the program, or a file that ends in .toml.")] = (
-        "compact"
-    ),
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with images/NAME and labels/NAME: NIfTI, NRRD, or a DICOM series and its SEG."),
-    ] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default: training-runs/PRESET.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="How long to train.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="How many steps to train, instead of a time.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; never another one than asked.")] = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="All draws follow from it.")] = 1,
-    fold: Annotated[int, typer.Option(min=0, help="The fold of --data that validates.")] = 0,
-    search: Annotated[bool, typer.Option("--search", help="Try the preset's learning rates, report the best.")] = False,
-    atlas: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="An atlas to draw synthetic persons from, too.")
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, help="Processes that make windows; 0: this one, synthetic ones on --device.")
-    ] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the CPU; 0: as torch thinks best.")] = 0,
-    label_values: Annotated[
-        str, typer.Option(help="What label files hold: segments (with sides, as Vastus writes them) or classes.")
-    ] = "segments",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on though a structure is in no label file.")
-    ] = False,
-    start_from: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="A checkpoint of another run to begin with.")
-    ] = None,
+    preset: Preset = "compact",
+    data: Data = None,
+    run: Run = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    device: Device = "cpu",
+    seed: Seed = 1,
+    fold: Fold = 0,
+    search: Search = False,
+    atlas: Atlas = None,
+    workers: Workers = 1,
+    threads: Threads = 0,
+    labels: Labels = LabelScheme.SEGMENTS,
+    allow_missing: AllowMissing = False,
+    start_from: StartFrom = None,
 ) -> None:
     """Train a model. The same command goes on with a run that was stopped; exit status 3 where it was stopped again."""
     from engine.training.devices import prepare_process
@@ -69,24 +83,11 @@ def train(  # noqa: PLR0913 - one argument an option of the command
     from engine.training.preset import load_preset
     from node.training import DataPlan
 
-    folder = run or Path("training-runs") / Path(preset).stem
-    chosen = load_preset(preset)
-    plan = RunPlan(
-        preset=chosen,
-        folder=folder,
-        seed=seed,
-        device=device,
-        budget=_budget(minutes, steps),
-        start_from=start_from and start_from.resolve(),
-    )
-    sources = DataPlan(
-        folder=data and data.resolve(),
-        fold=fold,
-        values=_values(label_values),
-        allow_missing=allow_missing,
-        workers=workers,
-        atlas=atlas and atlas.resolve(),
-    )
+    folder, budget = run or Path("training-runs") / Path(preset).stem, _budget(minutes, steps)
+    start = start_from and start_from.resolve()
+    plan = RunPlan(load_preset(preset), folder, seed=seed, device=device, budget=budget, start_from=start)
+    given, drawn_from = data and data.resolve(), atlas and atlas.resolve()
+    sources = DataPlan(given, fold, labels, allow_missing, workers, drawn_from)
     prepare_process(threads)
     with _watching() as watcher:
         finished = _search(plan, sources, watcher) if search else _train(plan, sources, watcher)
@@ -141,15 +142,6 @@ def _budget(minutes: float | None, steps: int | None) -> Budget | None:
     if minutes is not None:
         return Budget(minutes, "minutes")
     return None if steps is None else Budget(steps, "steps")
-
-
-def _values(name: str) -> LabelValues:
-    from engine.training.pairs import LabelValues
-
-    try:
-        return LabelValues(name)
-    except ValueError as error:
-        raise typer.BadParameter(f"{name!r} is neither segments nor classes", param_hint="--label-values") from error
 
 
 class ProgressWatcher:

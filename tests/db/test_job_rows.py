@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 from db.errors import UnknownRow
 from db.models import Job, Series
 from db.queries import (
+    MadeWith,
     MeasurementRow,
     ModelRow,
     create_job,
@@ -35,6 +36,9 @@ from db.queries import (
 )
 from db.session import transaction
 from db.status import DeliveryStatus, JobStatus
+from engine.plugins import Credit
+
+MADE_WITH = MadeWith("openvino", "bf16", "d" * 64, (Credit("backend", "openvino", "vastus", "0.1.0"),))
 
 
 def test_a_job_is_made_once_for_each_run_and_model(engine: Engine) -> None:
@@ -56,19 +60,17 @@ def test_a_job_is_done(engine: Engine) -> None:
     assert summary_of(engine) == (JobStatus.RUNNING, None, None, 1)
     with transaction(engine) as session:
         assert start_job(session, "job-1") == 2, "begun again after a crash"
-        finish_job(session, "job-1", {"read": 0.5, "segment": 2.0}, "openvino", "d" * 64)
+        finish_job(session, "job-1", {"read": 0.5, "segment": 2.0}, MADE_WITH)
     with transaction(engine) as session:
         first = job_summary(session, "job-1")
     with transaction(engine) as session:
-        finish_job(session, "job-1", {"read": 0.5, "segment": 2.0}, "openvino", "d" * 64)
+        finish_job(session, "job-1", {"read": 0.5, "segment": 2.0}, MADE_WITH)
     with transaction(engine) as session:
         assert job_summary(session, "job-1") == first, "twice is once"
     assert first is not None
-    assert (first.status, first.backend, first.stage_seconds) == (
-        JobStatus.DONE,
-        "openvino",
-        {"read": 0.5, "segment": 2.0},
-    )
+    assert (first.status, first.stage_seconds) == (JobStatus.DONE, {"read": 0.5, "segment": 2.0})
+    assert (first.backend, first.precision, first.model_digest) == ("openvino", "bf16", "d" * 64)
+    assert first.plugins == MADE_WITH.plugins
     assert first.seconds is not None
     assert first.seconds >= 0
 
@@ -79,7 +81,7 @@ def test_a_job_leads_to_the_words_of_its_model(engine: Engine) -> None:
     with transaction(engine) as session:
         assert model_of(session, "job-1") is None
         record_model(session, row)
-        finish_job(session, "job-1", {}, "openvino", row.digest)
+        finish_job(session, "job-1", {}, MADE_WITH)
         assert model_of(session, "job-1") == row
         record_model(session, replace(row, training="Synthetic CT only, again."))
         found = model_of(session, "job-1")
@@ -110,7 +112,7 @@ def test_a_job_at_its_end_is_not_begun_again(engine: Engine, attempts: int) -> N
         before = job_summary(session, "job-1")
         assert [start_job(session, "job-1") for _ in range(attempts)] == [1] * attempts
         assert job_summary(session, "job-1") == before
-        finish_job(session, "job-1", {}, "rule", "0" * 64)
+        finish_job(session, "job-1", {}, MADE_WITH)
         start_job(session, "job-1")
     assert summary_of(engine) == (JobStatus.DONE, None, None, 1)
 

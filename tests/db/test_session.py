@@ -6,14 +6,16 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from db.errors import DatabaseError, DatabaseUnreachable, SchemaMismatch
 from db.migrations import is_ours
 from db.models import Base, Series
-from db.session import check_schema, migrate, now, open_database, session_of, transaction
+from db.session import MIGRATIONS, check_schema, migrate, now, open_database, session_of, transaction
 
 
 def test_models_and_migrations_agree(engine: Engine) -> None:
@@ -167,3 +169,15 @@ def test_session_of_leaves_the_commit_to_its_owner(engine: Engine) -> None:
 def test_session_of_wants_a_transaction(engine: Engine) -> None:
     with engine.connect() as connection, pytest.raises(DatabaseError, match="no transaction"):
         session_of(connection)
+
+
+def test_the_columns_of_plug_ins_come_and_go(bare_engine: Engine) -> None:
+    scripts = str(MIGRATIONS)
+    for step, present in ((command.upgrade, True), (command.downgrade, False)):
+        with bare_engine.begin() as connection:
+            config = Config()
+            config.set_main_option("script_location", scripts)
+            config.attributes["connection"] = connection
+            step(config, "0003" if present else "0002")
+        columns = {column["name"] for column in inspect(bare_engine).get_columns("job")}
+        assert ({"plugins", "precision"} <= columns) is present

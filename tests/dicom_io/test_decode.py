@@ -17,15 +17,17 @@ from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGExtended12Bit,
     JPEGLSLossless,
     RLELossless,
 )
 
-from dicom_io.decode import PADDING_HU, read_slices
+from dicom_io.decode import PADDING_HU, read_slices, write_slices
 from dicom_io.errors import DicomIoError, SeriesParked
 from dicom_io.guard import QUIETLY
 from dicom_io.header import read_header
@@ -61,7 +63,24 @@ def stored(values: list[int], dtype: str, **attributes: object) -> Edit:
 
 
 def decode(files: tuple[Path, ...], workers: int = 2) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
-    return read_slices([dcmread(path, stop_before_pixels=True) for path in files], SHAPE, workers)
+    """Decode the files in all ways, which must agree."""
+    headers, starts = opened(files)
+    found = read_slices(headers, SHAPE, workers)
+    assert np.array_equal(found, read_slices(headers, SHAPE, workers, starts))
+    path = files[0].with_name("volume.npy")
+    with path.open("wb") as file:
+        write_slices(headers, SHAPE, file, workers, starts)
+    assert np.array_equal(found, np.load(path))
+    return found
+
+
+def opened(files: tuple[Path, ...]) -> tuple[list[FileDataset], dict[str, int]]:
+    headers, starts = [], {}
+    for path in files:
+        with open(str(path), "rb") as file:  # noqa: PTH123 - see dicom_io.series
+            headers.append(dcmread(file, stop_before_pixels=True))
+            starts[str(path)] = file.tell()
+    return headers, starts
 
 
 def first_values(files: tuple[Path, ...], edit: Edit, count: int) -> list[int]:
@@ -211,6 +230,27 @@ def test_only_damaged_bytes_park_a_series(
     monkeypatch.setattr("dicom_io.decode._stored_values", fail)
     with pytest.raises(expected):
         decode(files)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_an_uncompressed_slice_is_read_from_where_its_pixels_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: UID
+) -> None:
+    volume = Volume(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), patient_grid(SHAPE, (2.0, 1.0, 1.0)))
+    ref = write_series(volume, tmp_path / "series", SyntheticStudy(transfer_syntax_uid=syntax))
+    headers, starts = opened(ref.files)
+    monkeypatch.setattr("dicom_io.decode.dcmread", None)
+    assert np.array_equal(read_slices(headers, SHAPE, 2, starts), volume.hu)
+    with pytest.raises(SeriesParked):  # elsewhere is no element Pixel Data: the file would go the general way
+        read_slices(headers, SHAPE, 2, {name: start - 1 for name, start in starts.items()})
+
+
+def test_pixels_that_end_early_are_undecodable(files: tuple[Path, ...]) -> None:
+    headers, starts = opened(files)
+    files[1].write_bytes(files[1].read_bytes()[:-2])
+    with pytest.raises(SeriesParked) as caught:
+        read_slices(headers, SHAPE, 2, starts)
+    assert str(headers[1].SOPInstanceUID) in caught.value.reason
 
 
 def test_deflated_files_are_read(files: tuple[Path, ...]) -> None:

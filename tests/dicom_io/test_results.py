@@ -26,7 +26,7 @@ from dicom_io.synthetic import SyntheticStudy, write_series
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, derive_uids
 from engine.labels import thigh29
 from engine.measure import measure
-from engine.package import bundled_package
+from engine.models import find_model
 from engine.segmentation import Segmentation
 from engine.volume import Grid, Volume
 
@@ -35,7 +35,7 @@ MakeRequest = Callable[..., ResultRequest]
 
 def write_all(request: ResultRequest, folder: Path) -> Results:
     folder.mkdir(exist_ok=True)
-    return write_results(request.source, request.findings, request.provenance, request.uids, folder)
+    return write_results(request, folder)
 
 
 def test_every_kind_is_written_and_accounted_for(make_request: MakeRequest, tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_lossy_compression_of_any_source_image_is_handed_on(make_request: MakeRe
 
 
 def test_series_descriptions_name_the_model_and_its_training(provenance: Provenance) -> None:
-    assert [series_description(kind, provenance) for kind in RESULT_KINDS] == [
-        "Vastus muscles, model compact, trained on synthetic CT",
+    assert [series_description(kind, provenance) for kind in RESULT_KINDS.values()] == [
+        "Vastus segments, model compact, trained on synthetic CT",
         "Vastus report, model compact, trained on synthetic CT",
         "Vastus picture, model compact, trained on synthetic CT",
     ]
@@ -232,7 +232,7 @@ def test_the_words_of_every_model_that_ships_fit(make_request: MakeRequest) -> N
     names = sorted(path.name for path in (Path(str(files("engine"))) / "packages").iterdir() if path.is_dir())
     assert names
     for name in names:
-        package = bundled_package(name)
+        package = find_model(name)
         told = replace(
             request.provenance,
             model_name=package.name,
@@ -290,6 +290,7 @@ def test_from_files_to_files(provenance: Provenance, tmp_path: Path, position: s
     segmentation = Segmentation(draw.integers(0, 59, grid.shape).astype(np.uint8), read.grid, thigh29())
     findings = Findings(read, segmentation, measure(read, segmentation))
     (tmp_path / "results").mkdir()
-    results = write_results(source, findings, provenance, derive_uids("job-1"), tmp_path / "results")
+    request = ResultRequest(source, findings, provenance, derive_uids("job-1"))
+    results = write_results(request, tmp_path / "results")
     assert {dcmread(file.path).StudyInstanceUID for file in results.files} == {ref.study_uid}
     assert len({file.series_uid for file in results.files} | {ref.series_uid}) == 4

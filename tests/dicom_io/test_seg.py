@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,10 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from dicom_io.boxes import label_boxes
 from dicom_io.colours import group_colour, structure_colour
+from dicom_io.encoding import encoded
+from dicom_io.encoding import item as item_of
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import Findings, ResultRequest, tracking_id
 from dicom_io.heading import neutral_source, save
@@ -25,7 +29,7 @@ from dicom_io.seg_frames import FrameTemplate, SegmentFrames, frame_count, frame
 from dicom_io.series import SeriesRules, open_series
 from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
 from dicom_io.uids import tracking_uid
-from engine.labels import thigh29
+from engine.labels import side_word, thigh29
 from engine.measure import Measurements
 from engine.segmentation import Segmentation
 from engine.volume import Volume
@@ -112,7 +116,7 @@ def test_all_segments_are_described_and_coded(make_request: MakeRequest) -> None
         assert item.TrackingUID == tracking_uid("job-1", segment.number)
         assert item.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "91723000"
         side = item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning
-        assert side.lower() == segment.side.value
+        assert side.lower() == side_word(segment.side)
         algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("Vastus compact", "1.0.0")
         assert f"model_sha256={'ab' * 32}" in algorithm.AlgorithmParameters
@@ -190,6 +194,20 @@ def _by_highdicom(request: ResultRequest, out: BytesIO) -> None:
     save(_segmentation(request, sources, request.findings.segmentation.labels), out)
 
 
+def test_functional_groups_are_encoded_as_pydicom_does(make_request: MakeRequest) -> None:
+    headers = make_request(axes="oblique").source.headers
+    template_item = read(make_request(axes="oblique")).PerFrameFunctionalGroupsSequence[0]
+    templates = frame_templates(deepcopy(template_item), headers)
+    for rank, (template, header) in enumerate(zip(templates, headers, strict=True), start=1):
+        expected = deepcopy(template_item)
+        source = expected.DerivationImageSequence[0].SourceImageSequence[0]
+        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+        expected.PlanePositionSequence[0].ImagePositionPatient = header.ImagePositionPatient
+        expected.FrameContentSequence[0].DimensionIndexValues = [7, rank]
+        expected.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 7
+        assert template.patched(7, rank) == item_of(encoded(expected))
+
+
 def _identity(frame: Dataset) -> tuple[int, str]:
     source = frame.DerivationImageSequence[0].SourceImageSequence[0]
     return (frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber, source.ReferencedSOPInstanceUID)
@@ -229,7 +247,7 @@ def test_packed_bits_are_the_labels(seed: int, size: tuple[int, int, int]) -> No
     shape = (size[0], size[1], 8 * size[2])
     labels = np.random.default_rng(seed).choice([0, 0, 0, 1, 2, 5], shape).astype(np.uint8)
     found = np.zeros_like(labels)
-    for segment in pack_segments(labels):
+    for segment in pack_segments(labels, label_boxes(labels)):
         frames = np.zeros((len(segment.slices), shape[1], size[2]), dtype=np.uint8)
         frames[:, segment.rows, segment.bytes_] = segment.bits
         bits = np.unpackbits(frames, axis=-1, bitorder="little").astype(bool)

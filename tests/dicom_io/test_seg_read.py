@@ -62,7 +62,7 @@ def test_a_label_map_with_fewer_segments_is_read(make_request: MakeRequest, tmp_
                 segment_number=7,
                 segment_label=segment.display,
                 segmented_property_category=ANATOMICAL_STRUCTURE,
-                segmented_property_type=structure_codes(segment.structure.key).concept(segment.side),
+                segmented_property_type=structure_codes(segment.structure).concept(segment.side),
                 algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
             )
         ],

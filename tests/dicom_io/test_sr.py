@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
+from pydicom.dataset import Dataset
 
 from dicom_io.codes import TRUNCATED, YES
+from dicom_io.encoding import encoded
+from dicom_io.errors import DicomIoError
 from dicom_io.findings import FIGURE_DECIMALS, Figure, ResultRequest, figures, segment_figures, tracking_id
-from dicom_io.sr import write_sr
+from dicom_io.sr import _document, write_sr
+from dicom_io.sr_groups import fill_groups, group_of, prototypes, told_of
 from dicom_io.uids import CODING_SCHEME_UID, tracking_uid
-from engine.labels import Side, thigh29
-from engine.measure import SegmentMeasurement
+from engine.labels import Side, side_word, thigh29
+from engine.measure import Measurements, SegmentMeasurement
 
 MakeRequest = Callable[..., ResultRequest]
 
@@ -102,7 +106,7 @@ def test_a_group_points_at_its_segment_and_its_site(request_of_few: ResultReques
         assert reference[1].value == request.source.headers[0].SeriesInstanceUID
         site = group.finding_sites[0]
         assert site.laterality is not None
-        assert site.laterality.meaning.lower() == segment.side.value
+        assert site.laterality.meaning.lower() == side_word(segment.side)
 
 
 def test_evidence_is_the_segmentation_and_every_source_image(make_request: MakeRequest) -> None:
@@ -172,3 +176,28 @@ def test_figures_follow_one_rule(volume: float, mean: float, sd: float) -> None:
 @pytest.mark.parametrize("flag", [True, False])
 def test_a_missing_structure_has_no_figures(flag: bool) -> None:
     assert segment_figures(SegmentMeasurement(thigh29().segments[0], 0, 0.0, None, None, flag)) == ()
+
+
+@pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192", ["", "ISO 2022 IR 87"], None])
+def test_our_writer_says_what_highdicom_says(make_request: MakeRequest, character_set: str | list[str] | None) -> None:
+    def state(header: Dataset) -> None:
+        if character_set is not None:
+            header.SpecificCharacterSet = character_set
+
+    request = make_request(change=state)
+    rows = [row for row in request.findings.measurements.segments if row.voxels > 0]
+    untold = replace(rows[0], mean_hu=None, sd_hu=None, truncated=not rows[0].truncated)
+    request = replace(request, findings=replace(request.findings, measurements=Measurements((untold, *rows[1:]))))
+    ours, stock = BytesIO(), BytesIO()
+    write_sr(request, ours)
+    groups = [told_of(row, request) for row in request.findings.measurements.segments]
+    assert 1 < len(prototypes(groups)) < len(groups)
+    dcmwrite(stock, _document(request, groups, request.source.headers), enforce_file_format=True)
+    assert ours.getvalue() == stock.getvalue()
+
+
+def test_a_group_of_another_form_is_refused(make_request: MakeRequest) -> None:
+    request = make_request()
+    told = told_of(request.findings.measurements.segments[0], request)
+    with pytest.raises(DicomIoError, match="marks"):
+        fill_groups([told], [encoded(group_of(told, request)[0])], "ISO_IR 100")

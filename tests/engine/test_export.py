@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from engine.backends import SessionOptions, open_session
 from engine.errors import ModelError
 from engine.export import (
+    HALF_ONNX_NAME,
     INPUT,
     ONNX_NAME,
     OPSET,
@@ -33,8 +34,14 @@ def expected_logits(network: torch.nn.Module) -> np.ndarray:
         return np.asarray(network(torch.from_numpy(WINDOW)).numpy())
 
 
-def test_the_file_keeps_the_contract(tiny_package: ModelPackage) -> None:
-    model = onnx.load(str(tiny_package.onnx))
+def graphs_of(package: ModelPackage) -> tuple[Path, Path]:
+    assert package.half_onnx is not None
+    return package.onnx, package.half_onnx
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=[ONNX_NAME, HALF_ONNX_NAME])
+def test_the_file_keeps_the_contract(which: int, tiny_package: ModelPackage) -> None:
+    model = onnx.load(str(graphs_of(tiny_package)[which]))
     assert [opset.version for opset in model.opset_import if opset.domain == ""] == [OPSET]
     shapes = {
         port.name: [axis.dim_param or axis.dim_value for axis in port.type.tensor_type.shape.dim]
@@ -66,16 +73,18 @@ def test_the_large_weights_lie_in_the_weights_file_alone(
     assert inside < 4 * sum(weight.numel() for weight in tiny_network.parameters()) - 4 * sum(map(torch.numel, large))
 
 
-def test_the_graph_names_the_digest_of_its_weights(tiny_package: ModelPackage) -> None:
+def test_the_graphs_name_the_digest_of_their_weights(tiny_package: ModelPackage) -> None:
     assert tiny_package.weights is not None
-    model = onnx.load(str(tiny_package.onnx), load_external_data=False)
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert told[WEIGHTS_DIGEST] == sha256_of(tiny_package.weights)
+    for path in graphs_of(tiny_package):
+        model = onnx.load(str(path), load_external_data=False)
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        assert told[WEIGHTS_DIGEST] == sha256_of(tiny_package.weights)
 
 
-def test_the_graph_tells_nothing_of_the_machine_that_made_it(tiny_package: ModelPackage) -> None:
-    content = tiny_package.onnx.read_bytes()
-    assert b".py" not in content and str(Path(torch.__file__).parent).encode() not in content
+def test_the_graphs_tell_nothing_of_the_machine_that_made_them(tiny_package: ModelPackage) -> None:
+    for path in graphs_of(tiny_package):
+        content = path.read_bytes()
+        assert b".py" not in content and str(Path(torch.__file__).parent).encode() not in content
 
 
 def test_the_weights_are_halves_under_the_names_of_the_state_dict(
@@ -98,7 +107,8 @@ def test_the_same_network_gives_the_same_files(
     tiny_package: ModelPackage, tiny_network: torch.nn.Module, tmp_path: Path
 ) -> None:
     export_models(tiny_network, tmp_path, tiny_package.preprocessing.window)
-    assert sha256_of(tmp_path / ONNX_NAME) == tiny_package.digest
+    assert sha256_of(tmp_path / ONNX_NAME) == sha256_of(tiny_package.onnx)
+    assert sha256_of(tmp_path / HALF_ONNX_NAME) == sha256_of(graphs_of(tiny_package)[1])
     assert tiny_package.weights is not None
     assert sha256_of(tmp_path / WEIGHTS_NAME) == sha256_of(tiny_package.weights)
 
@@ -137,3 +147,17 @@ def test_a_graph_with_a_weight_that_is_not_stored_is_refused(tmp_path: Path) -> 
     write_weights(torch.nn.Linear(80, 80), tmp_path / WEIGHTS_NAME)
     with pytest.raises(ModelError, match=r"its weight w .* is not in"):
         refer_to_weights(tmp_path / ONNX_NAME, tmp_path / WEIGHTS_NAME)
+
+
+def test_a_graph_that_is_no_network_replaces_none(tmp_path: Path) -> None:
+    value = onnx.helper.make_tensor_value_info
+    ports = [value(name, onnx.TensorProto.FLOAT, [1, 80]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Abacus", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    path = tmp_path / ONNX_NAME
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    before = path.read_bytes()
+    write_weights(torch.nn.Linear(80, 80), tmp_path / WEIGHTS_NAME)
+    with pytest.raises(onnx.checker.ValidationError, match="Abacus"):
+        refer_to_weights(path, tmp_path / WEIGHTS_NAME)
+    assert path.read_bytes() == before
+    assert {each.name for each in tmp_path.iterdir()} == {ONNX_NAME, WEIGHTS_NAME}

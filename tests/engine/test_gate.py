@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from engine.backends import SessionOptions, open_session
+from engine.contract import LARGEST_ERROR
 from engine.errors import BackendError, ModelError
-from engine.gate import LARGEST_ERROR, StoredWindows, ask, check, compare, store, stored
+from engine.gate import StoredWindows, ask, check, compare, store, stored
 from engine.package import ModelPackage
 
 Floats = NDArray[np.float32]
@@ -105,3 +106,41 @@ def test_an_unknown_precision_and_windows_that_prove_nothing_are_refused(
     unsure = StoredWindows(windows.images, np.zeros_like(windows.logits))
     with pytest.raises(BackendError, match="prove nothing"):
         check(Answer(sure_network), unsure)
+
+
+class SpoiltLater(Answer):
+    """Right for the first two windows of a batch, and for no other."""
+
+    batch = 4
+
+    def run(self, windows: torch.Tensor) -> torch.Tensor:
+        logits = super().run(windows)
+        logits[2:] = logits[2:].flip(1)
+        return logits
+
+
+class SpoiltInPlaces(Answer):
+    """Wrong in one of the eight places of every block of two voxels, as a faulty last layer would be."""
+
+    place = (0, 0, 0)
+
+    def run(self, windows: torch.Tensor) -> torch.Tensor:
+        logits = super().run(windows)
+        z, y, x = self.place
+        logits[..., z::2, y::2, x::2] = logits[..., z::2, y::2, x::2].flip(1)
+        return logits
+
+
+def test_whole_batches_are_asked(sure_network: torch.nn.Module, windows: StoredWindows) -> None:
+    with pytest.raises(BackendError, match="answers otherwise"):
+        check(SpoiltLater(sure_network), windows)
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (1, 1, 1), (0, 1, 0), (1, 0, 1)])
+def test_no_place_of_a_block_goes_unasked(
+    sure_network: torch.nn.Module, windows: StoredWindows, place: tuple[int, int, int]
+) -> None:
+    spoilt = SpoiltInPlaces(sure_network)
+    spoilt.place = place
+    with pytest.raises(BackendError, match="answers otherwise"):
+        check(spoilt, windows)

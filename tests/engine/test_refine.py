@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from engine.refine import classify_finely, enlarged, refined_grid
+from engine.refine import classify_finely, enlarged, fine_classes_of, refined_grid
 from engine.volume import Grid
-from engine.windows import plan_windows
+from engine.windows import Sweep, plan_windows
 
 
 def pass_through(windows: torch.Tensor) -> torch.Tensor:
@@ -62,3 +62,35 @@ def test_an_enlarged_mask_has_eight_voxels_for_one() -> None:
     mask[1, 2, 0] = True
     fine = enlarged(mask)
     assert fine.shape == (4, 6, 8) and fine.sum() == 8 and fine[2:4, 4:6, 0:2].all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.tuples(*[st.integers(20, 40)] * 3), st.integers(1, 4), st.integers(0, 99))
+def test_fine_classes_inside_the_body_need_only_the_windows_that_see_it(
+    shape: tuple[int, int, int], batch: int, seed: int
+) -> None:
+    image = torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
+    plan = plan_windows(shape, (8, 12, 14), 0.25)
+    inside = torch.zeros(shape, dtype=torch.bool)
+    inside[3:9, 7:16, 2:11] = True
+    found = fine_classes_of(Sweep(image, pass_through, plan, lambda _done, _of: None, batch, inside))
+    everywhere = classify_finely(image, pass_through, plan, lambda _done, _of: None)
+    body = enlarged(inside.numpy())
+    assert np.array_equal(found.spread(found.coarse)[body], everywhere[body])
+    masked = found.masked(inside.numpy())
+    fine = masked.spread(masked.coarse)
+    assert fine[body].any() and not fine[~body].any()
+
+
+def test_a_fine_voxel_has_the_number_of_the_nearest_voxel_of_its_class() -> None:
+    image = torch.zeros(6, 6, 12)
+    image[..., 4:8] = 0.9
+    found = fine_classes_of(Sweep(image, pass_through, plan_windows((6, 6, 12), (6, 6, 12), 0.0), lambda *_: None))
+    numbers = np.where(found.coarse > 0, 10 * found.coarse, 0).astype(np.uint8)
+    numbers[..., 6:] += numbers[..., 6:] > 0  # the same class on the other side
+    fine = found.spread(numbers)
+    classes = found.spread(found.coarse)
+    assert np.array_equal(fine // 10, classes)
+    assert {int(number) for number in fine[..., :12].ravel()} == {0, 10 * int(classes.max())}
+    assert not (fine[..., 12:] % 10 == 0)[fine[..., 12:] > 0].any()
+    assert not found.spread(np.zeros_like(numbers)).any()  # an island that was removed

@@ -61,7 +61,8 @@ def test_a_blob_keeps_its_place_in_the_patient(scan: Grid, share: tuple[float, f
 
     assert np.abs(found - middle).max() < 0.1 * min(SPACING_MM)
     assert back.shape == scan.shape
-    assert np.abs(centroid(back, scan) - middle).max() < 0.1 * max(SPACING_MM)
+    # Nearest neighbours on an oblique lattice beat with it; half a voxel too far would still be three times this.
+    assert np.abs(centroid(back, scan) - middle).max() < 0.15 * max(SPACING_MM)
 
 
 @settings(max_examples=10, deadline=None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from engine.backends import Session, SessionOptions, open_session
-from engine.errors import SideError, VolumeError
+from engine.errors import DeviceMemoryError, SideError, VolumeError
 from engine.labels import thigh29
 from engine.measure import measure
 from engine.package import ModelPackage
 from engine.preprocessing import PAPER, Preprocessing
 from engine.resample import PATIENT_AXES
-from engine.segment import Segmenter
+from engine.segment import Boundary, Segmenter
 from engine.volume import Grid, Volume
 
 FEMUR = thigh29().structure("femur").value
@@ -207,3 +208,60 @@ def test_a_real_session_fits(backend: str, tiny_package: ModelPackage, legs: Cal
     with pytest.raises(SideError):  # random weights show no femora
         segmenter.segment(volume, lambda done, total: calls.append(done))
     assert calls
+
+
+@pytest.mark.parametrize("boundary", ["interpolated", "nearest"])
+def test_a_second_scan_is_segmented_like_the_first_in_the_same_memory(
+    boundary: Boundary, segmenter: Segmenter, legs: Callable[[Grid], Volume]
+) -> None:
+    warm = replace(segmenter, boundary=boundary)
+    volume, other = legs(scan_grid("head first supine")), coded_patient(scan_grid("coronal"))[0]
+    first = warm.segment(volume, lambda _done, _of: None).labels
+    buffer = warm.workspace.tensor("sums", (1,), torch.float32, torch.device("cpu")).data_ptr()
+    kept = first.copy()
+    warm.segment(other, lambda _done, _of: None)
+    assert np.array_equal(warm.segment(volume, lambda _done, _of: None).labels, first)
+    assert np.array_equal(first, kept)  # no scan's labels lie in the shared memory
+    assert warm.workspace.tensor("sums", (1,), torch.float32, torch.device("cpu")).data_ptr() == buffer
+    assert first.any()
+
+
+@pytest.mark.parametrize("boundary", ["interpolated", "nearest"])
+def test_the_boundary_is_a_matter_of_less_than_a_voxel(
+    boundary: Boundary, segmenter: Segmenter, legs: Callable[[Grid], Volume]
+) -> None:
+    volume = legs(scan_grid("head first supine"))
+    labels = replace(segmenter, boundary=boundary).segment(volume, lambda _done, _of: None).labels
+    truth, found = volume.hu > 500, (labels == 2 * FEMUR) | (labels == 2 * FEMUR - 1)
+    overlap = 2 * (truth & found).sum() / (truth.sum() + found.sum())
+    assert overlap > 0.8
+    assert not (found & ~ndimage.binary_dilation(truth, iterations=2)).any()
+
+
+class Small(Thresholds):
+    """A device that holds so many windows at a time."""
+
+    batch = 8
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.sizes: list[int] = []
+
+    def run(self, windows: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(windows))
+        if len(windows) > self.room:
+            raise DeviceMemoryError("device", "it is full", "Lower the batch")
+        return super().run(windows)
+
+
+def test_half_the_batch_needs_half_the_room(legs: Callable[[Grid], Volume]) -> None:
+    volume, session = legs(scan_grid("head first supine")), Small(4)
+    segmenter = segmenter_of(session)
+    with pytest.raises(DeviceMemoryError):
+        segmenter.segment(volume, lambda _done, _of: None)
+    assert session.sizes == [8]
+    labels = segmenter.with_half_batch().segment(volume, lambda _done, _of: None).labels
+    assert max(session.sizes[1:]) == 4
+    expected = segmenter_of(Thresholds()).segment(volume, lambda _done, _of: None).labels
+    assert np.array_equal(labels, expected)
+    assert segmenter.with_half_batch().with_half_batch().with_half_batch().with_half_batch().batch == 1

@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BackendError
-from engine.windows import classify, importance_map, plan_windows, window_starts, winning_class
+from engine.windows import (
+    Sweep,
+    Triple,
+    classes_of,
+    classify,
+    importance_map,
+    occupied_windows,
+    plan_windows,
+    window_starts,
+    winning_class,
+)
+from engine.workspace import Workspace
 
 
 @given(st.integers(1, 700), st.integers(8, 128), st.floats(0.0, 0.9))
@@ -90,3 +101,67 @@ def test_logits_that_are_no_numbers_are_refused(spoilt: float) -> None:
     with pytest.raises(BackendError, match=r"window 3 of 3.*not finite"):
         classify(image, run, plan, lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3)]
+
+
+def patchy(shape: tuple[int, int, int], seed: int) -> torch.Tensor:
+    """A mask of a few small balls: most windows see none of it."""
+    rng = np.random.default_rng(seed)
+    grid = np.indices(shape)
+    mask = np.zeros(shape, dtype=bool)
+    for _ in range(2):
+        middle = rng.random(3) * shape
+        mask |= ((grid - middle[:, None, None, None]) ** 2).sum(axis=0) < 9
+    return torch.from_numpy(mask)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(*[st.integers(20, 60)] * 3), st.sampled_from((0.0, 0.25, 0.6)), st.integers(1, 5), st.integers(0, 99))
+def test_windows_without_body_change_nothing_where_the_body_is_in_batches_of_any_size(
+    shape: Triple, overlap: float, batch: int, seed: int
+) -> None:
+    image = torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
+    plan, inside = plan_windows(shape, (8, 12, 14), overlap), patchy(shape, seed)
+    sizes: list[int] = []
+
+    def run(windows: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(windows))
+        return local_logits(windows)
+
+    calls: list[tuple[int, int]] = []
+    skipped = classes_of(Sweep(image, run, plan, lambda *call: calls.append(call), batch, inside)).numpy()
+    everywhere = classify(image, local_logits, plan, lambda _done, _of: None)
+    mask = inside.numpy()
+    assert np.array_equal(skipped[mask], everywhere[mask])
+    seen = len(occupied_windows(plan, inside))
+    assert sum(sizes) == seen < plan.count
+    assert all(size == batch for size in sizes[:-1]) and sizes[-1] <= batch
+    assert calls[-1] == (seen, seen) and len(calls) == len(sizes)
+
+
+def test_what_a_former_scan_left_in_the_workspace_does_not_matter() -> None:
+    workspace = Workspace()
+    for shape, seed in (((40, 30, 33), 1), ((25, 50, 20), 2), ((40, 30, 33), 3)):
+        image = torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
+        plan, inside = plan_windows(shape, (16, 12, 14), 0.25), patchy(shape, seed)
+        for name in ("sums", "weights"):  # as bad as memory can be
+            workspace.tensor(name, (1 << 20,), torch.float32, torch.device("cpu")).fill_(float("nan"))
+        again = Sweep(image, local_logits, plan, lambda _done, _of: None, 2, inside, workspace)
+        fresh = Sweep(image, local_logits, plan, lambda _done, _of: None, 2, inside)
+        assert torch.equal(classes_of(again), classes_of(fresh))
+
+
+def test_a_scan_without_body_asks_the_network_nothing() -> None:
+    image, plan = torch.rand(9, 9, 9), plan_windows((9, 9, 9), (8, 8, 8), 0.0)
+
+    def run(windows: torch.Tensor) -> torch.Tensor:
+        raise AssertionError(windows.shape)
+
+    assert not classes_of(Sweep(image, run, plan, lambda _done, _of: None, 1, image > 2)).any()
+
+
+def test_half_precision_logits_are_added_up_in_single() -> None:
+    image, plan = torch.rand(20, 20, 20), plan_windows((20, 20, 20), (12, 12, 12), 0.5)
+    single = classify(image, lambda windows: local_logits(windows).half().float(), plan, lambda _done, _of: None)
+    assert np.array_equal(
+        classify(image, lambda windows: local_logits(windows).half(), plan, lambda _done, _of: None), single
+    )

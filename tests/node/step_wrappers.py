@@ -71,6 +71,19 @@ class Dying:
         return report
 
 
+class Leaving:
+    """Ends the thread of a job after the commit of a step, as a drain does."""
+
+    def __init__(self, after: str, inner: StepRunner) -> None:
+        self.after, self.inner = after, inner
+
+    def __call__(self, name: str, step: Callable[[], StepReport]) -> StepReport:
+        report = self.inner(name, step)
+        if name == self.after:
+            raise StepAside
+        return report
+
+
 class FullDatabase(Wrapper):
     """A database that is full at one step, for so many tries."""
 

@@ -7,12 +7,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import job_bench
 import pytest
 from dbos import DBOS
 from job_bench import job_of, node_base, receive, receive_files, running, settings_for, uids_of, wait_until
@@ -23,12 +24,16 @@ from pydicom import dcmread
 from service_bench import pacs_on
 from sqlalchemy import text
 from sqlalchemy.orm import Session
-from step_wrappers import Breaking, Dying, Filling, FullDatabase, Holding, Listing, Telling
-from stub_workshop import phantom_series
+from step_wrappers import Breaking, Dying, Filling, FullDatabase, Holding, Leaving, Listing, Telling
+from stub_workshop import RuleSegmenter, phantom_series, stub_workshop
 
 from db import queries
+from db.models import Job
 from db.session import transaction
 from db.status import DeliveryStatus, JobStatus
+from engine.errors import DeviceMemoryError
+from engine.segmentation import Segmentation
+from engine.volume import Volume
 from node import compose, executor, jobs
 from node.chores import mind_jobs
 from node.errors import JobsError
@@ -147,6 +152,52 @@ def test_only_a_failed_job_is_retried(base: compose.Base, tmp_path: Path) -> Non
         base.queue.retry(job_id)
     with pytest.raises(JobsError, match="holds no such job"):
         base.queue.retry("job-0")
+    with transaction(base.database) as session:
+        queries.park_job(session, job_id, "too_few_slices", "It has 5 slices.")
+    with pytest.raises(JobsError, match=r"it is parked.*parked as out_of_memory"):
+        base.queue.retry(job_id)
+
+
+def test_a_job_that_a_passing_lack_of_memory_parked_is_retried_to_its_end(
+    base: compose.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = [True]
+
+    class Crowded(RuleSegmenter):
+        def segment(self, volume: Volume, progress: Callable[[int, int], None]) -> Segmentation:
+            if full:
+                raise DeviceMemoryError("device cuda", "it has too little memory", "End what else uses it")
+            return super().segment(volume, progress)
+
+    monkeypatch.setattr(job_bench, "stub_workshop", lambda: replace(stub_workshop(), segmenter=Crowded()))
+    job_id = base.queue.series_complete(receive(base, tmp_path))
+    assert job_id is not None
+    uids = uids_of(base, job_id)
+    with running(base):
+        wait_until(lambda: stands(base, job_id) == "SUCCESS")
+        parked = job_of(base, job_id)
+        assert (parked.status, parked.reason_code) == (JobStatus.PARKED, "out_of_memory")
+        assert "vastus jobs --retry" in str(parked.reason)
+        full.clear()
+        assert "runs again" in base.queue.retry(job_id)
+        wait_until(lambda: job_of(base, job_id).status is JobStatus.DONE)
+    assert uids_of(base, job_id) == uids
+    assert (job_of(base, job_id).reason_code, len(results_in(base, job_id))) == (None, 3)
+
+
+def test_a_job_names_who_segmented_though_another_ended_it(
+    base: compose.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = base.queue.series_complete(receive(base, tmp_path))
+    assert job_id is not None
+    with running(base, partial(Leaving, "segment")):
+        wait_until(lambda: job_of(base, job_id).status is JobStatus.RUNNING and bool(segmented(base, job_id)))
+    monkeypatch.setattr(job_bench, "stub_workshop", lambda: replace(stub_workshop(), backend="other", precision="bf16"))
+    with running(base):
+        wait_until(lambda: job_of(base, job_id).status is JobStatus.DONE)
+    with Session(base.database) as session:
+        job = session.get_one(Job, job_id)
+        assert (job.backend, job.precision) == ("rule", "fp32")
 
 
 def test_a_retry_is_told_with_the_series_it_belongs_to(
@@ -325,6 +376,11 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
         DBOS.destroy(destroy_registry=True)
     assert set(pacs.uids()) == instances
     assert len(pacs.uids()) == 3
+
+
+def segmented(base: compose.Base, job_id: str) -> list[Path]:
+    """Who segmented, as the worker leaves it when the step is at its end."""
+    return [path for path in base.spool.work_folder(job_id).glob("made_by.json") if stands(base, job_id) == "PENDING"]
 
 
 def stands(base: compose.Base, job_id: str) -> str:

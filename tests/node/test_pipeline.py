@@ -22,6 +22,7 @@ from engine.errors import BackendError, SideError
 from engine.measure import Measurements
 from engine.segmentation import Segmentation
 from engine.volume import Volume
+from node.made_by import MadeBy
 from node.pipeline import STEPS, Counts, Outcome, Parked, StepReport, process, run_plainly
 from node.stages import JobOrder, SeriesStages, Workshop
 
@@ -34,6 +35,7 @@ class Notes:
 
     told: list[str] = field(default_factory=list)
     files: tuple[ResultFile, ...] = ()
+    made_by: MadeBy | None = None
 
     def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
         self.told.append("record")
@@ -48,7 +50,8 @@ class Notes:
         self.told.append(f"park {parked.code}")
         return {}
 
-    def finish(self, order: JobOrder, outcome: Outcome) -> Counts:
+    def finish(self, order: JobOrder, outcome: Outcome, made_by: MadeBy) -> Counts:
+        self.made_by = made_by
         self.told.append("finish")
         return {}
 

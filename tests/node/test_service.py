@@ -26,6 +26,7 @@ from stub_workshop import phantom_series
 from node import compose, lifeline, service
 from node.errors import ServiceError, SettingsRefused
 from node.notify import Notifier
+from node.parts import refuse_strangers
 from node.processes import TRY_AGAIN_STATUS, Command, Patience, Supervisor, child_environment
 
 REPO = Path(__file__).resolve().parents[2]
@@ -272,8 +273,8 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_distribution_that_claims_one_of_our_names_is_refused() -> None:
     with pytest.raises(ServiceError, match="stranger"):
-        compose._refuse_strangers({"engine": ["vastus", "stranger"], "numpy": ["numpy"]})
-    compose._refuse_strangers({"engine": ["vastus"]})
+        refuse_strangers({"engine": ["vastus", "stranger"], "numpy": ["numpy"]})
+    refuse_strangers({"engine": ["vastus"]})
 
 
 def test_the_unit_is_accepted_by_systemd(tmp_path: Path) -> None:

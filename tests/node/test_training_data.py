@@ -13,13 +13,14 @@ from dicom_io.codes import ANATOMICAL_STRUCTURE, structure_codes
 from dicom_io.errors import DicomIoError
 from dicom_io.series import find_series, open_series
 from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
+from engine.evaluation.cases import LabelScheme
 from engine.images import write_labels
 from engine.labels import thigh29
 from engine.segmentation import Segmentation
 from engine.training.errors import TrainingError
 from engine.training.loop import RunPlan
 from engine.training.pair_source import PairSource
-from engine.training.pairs import Case, LabelValues, read_pair
+from engine.training.pairs import Case, read_pair
 from engine.volume import Volume
 from node.training import ANY_STACK, DataPlan, read_any, training_data
 
@@ -52,7 +53,7 @@ def write_case(root: Path, name: str, labels: Labels, position: str = "HFS", see
                 segment_number=int(number),
                 segment_label=by_number[int(number)].display,
                 segmented_property_category=ANATOMICAL_STRUCTURE,
-                segmented_property_type=structure_codes(by_number[int(number)].structure.key).concept(
+                segmented_property_type=structure_codes(by_number[int(number)].structure).concept(
                     by_number[int(number)].side
                 ),
                 algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
@@ -79,8 +80,8 @@ def case_of(root: Path, name: str, suffix: str = ".dcm") -> Case:
 def test_a_series_and_its_seg_are_a_pair(tmp_path: Path, position: str) -> None:
     write_case(tmp_path, "a", labels_of(1, 2, 57), position)
     raw = read_any(case_of(tmp_path, "a"))
-    assert raw.values is LabelValues.SEGMENTS
-    pair = read_pair(case_of(tmp_path, "a"), read_any, LabelValues.CLASSES, thigh29())
+    assert raw.values is LabelScheme.SEGMENTS
+    pair = read_pair(case_of(tmp_path, "a"), read_any, LabelScheme.STRUCTURES, thigh29())
     assert set(np.unique(pair.classes)) == {0, 1, 29}
     assert (pair.hu[pair.classes == 29] == 97).all() and set(np.unique(pair.hu[pair.classes == 1])) == {41, 42}
 
@@ -90,7 +91,7 @@ def test_a_series_goes_with_labels_in_a_file(tmp_path: Path) -> None:
     write_case(tmp_path, "a", labels)
     grid = read_any(case_of(tmp_path, "a")).grid
     write_labels(tmp_path / "labels" / "a.nii.gz", Segmentation(labels, grid, thigh29()))
-    pair = read_pair(case_of(tmp_path, "a", ".nii.gz"), read_any, LabelValues.SEGMENTS, thigh29())
+    pair = read_pair(case_of(tmp_path, "a", ".nii.gz"), read_any, LabelScheme.SEGMENTS, thigh29())
     assert (pair.hu[pair.classes == 1] > 40).all() and (pair.classes == 1).sum() == (labels > 0).sum()
 
 

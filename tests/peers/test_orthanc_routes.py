@@ -13,7 +13,7 @@ from db.queries import list_jobs, measurements_of, results_of
 from db.status import DeliveryStatus, JobStatus
 from dicom_io.report import read_figures
 from dicom_io.synthetic import SyntheticStudy, write_series
-from engine.labels import thigh29
+from engine.labels import side_word, thigh29
 from engine.synthesis import ScanRecipe, synthesise, thigh_grid
 from node.demonstration import NODE_AE
 from peers.orthanc import NodeAddress, orthanc_server, wait_until
@@ -58,5 +58,5 @@ def test_orthanc_routes_a_series_and_gets_seg_report_and_picture(tmp_path: Path)
     )
     report = tmp_path / "report.dcm"
     report.write_bytes(files["SR"])
-    stated = {(f.structure, f.side.value, f.quantity): (f.value, f.unit) for f in read_figures(report, thigh29())}
+    stated = {(f.structure, side_word(f.side), f.quantity): (f.value, f.unit) for f in read_figures(report, thigh29())}
     assert stated and stated == {(r.structure, r.side, r.quantity): (r.value, r.unit) for r in rows}

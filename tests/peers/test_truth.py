@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from config.settings import DEFAULT_MODEL
-from dicom_io.findings import Findings, Provenance
+from dicom_io.findings import Findings, Provenance, ResultRequest
 from dicom_io.results import write_results
 from dicom_io.series import SeriesRules, open_series, read_volume
 from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
@@ -19,7 +19,7 @@ from dicom_io.uids import derive_uids
 from engine.backends import SessionOptions, cores, open_session
 from engine.labels import Side, thigh29
 from engine.measure import measure
-from engine.package import bundled_package
+from engine.models import find_model
 from engine.segment import Segmenter
 from engine.synthesis import ScanRecipe, synthesise
 from engine.volume import FloatArray
@@ -64,7 +64,7 @@ def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Pa
     study = SyntheticStudy(seed=SEED, patient_position=position, instance_order=order)
     source = open_series(write_series(scan.volume, tmp_path / "scan", study), SeriesRules(50, 200.0))
     volume = read_volume(source)
-    package = bundled_package(DEFAULT_MODEL)
+    package = find_model(DEFAULT_MODEL)
     session = open_session("auto", package, SessionOptions(cores()))
     segmentation = Segmenter(package, session, 0.25).segment(volume, lambda _done, _of: None)
     measurements = measure(volume, segmentation)
@@ -82,9 +82,8 @@ def test_volumes_sides_and_places_are_those_of_the_truth(case: str, tmp_path: Pa
         backend=session.name,
         precision=session.precision,
     )
-    results = write_results(
-        source, Findings(volume, segmentation, measurements), provenance, derive_uids("job-truth"), tmp_path
-    )
+    findings = Findings(volume, segmentation, measurements)
+    results = write_results(ResultRequest(source, findings, provenance, derive_uids("job-truth")), tmp_path)
     seg = hd.seg.segread(results.files[0].path)
     returned = seg.get_volume(combine_segments=True)
     found = centroids(returned.array, returned.affine)  # highdicom: index (slice, row, column) to LPS, as ours

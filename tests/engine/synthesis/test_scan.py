@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from engine.errors import VolumeError
 from engine.fitness import find_thighs
-from engine.islands import LEAST_STRUCTURE_ML
 from engine.labels import thigh29
 from engine.synthesis import ScanRecipe, SyntheticScan, scan, synthesise, thigh_grid
 from engine.synthesis.builtin import BuiltIn
@@ -150,10 +149,10 @@ def test_less_than_half_a_millilitre_is_background(monkeypatch: pytest.MonkeyPat
     affine[2, 3] = 250.0
     grid = Grid((1, 100, 128), affine)
     seen = synthesise(ScanRecipe(9, grid)).truth.labels
-    monkeypatch.setattr(scan, "remove_specks", lambda labels, _: labels)
+    monkeypatch.setattr(scan, "remove_specks", lambda labels, *_: labels)
     raw = synthesise(ScanRecipe(9, grid)).truth.labels
     volume_ml = np.bincount(raw.ravel(), minlength=59) * grid.voxel_volume_mm3 / 1000
-    specks = (volume_ml > 0) & (volume_ml < LEAST_STRUCTURE_ML)
+    specks = (volume_ml > 0) & (volume_ml < thigh29().least_volume_ml)
     assert specks.any() and (~specks[1:] & (volume_ml[1:] > 0)).any()
     np.testing.assert_array_equal(seen, np.where(specks[raw], 0, raw))
 

@@ -29,7 +29,7 @@ def test_the_structures_are_those_of_the_label_set() -> None:
 def test_structures_are_numbered_as_in_every_result() -> None:
     table = tissue_table()
     for segment in thigh29().segments:
-        assert table.code(segment.structure.key, segment.side) == segment.number
+        assert segment.side is not None and table.code(segment.structure.key, segment.side) == segment.number
         assert table.truth[segment.number] == segment.number
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from peers.sample_judgement import judgement
 from safetensors.torch import save_file
 
-from engine.bundle import EVALUATION, LICENCE, README
+from engine.bundle import EVALUATION, LICENCE
 from engine.errors import BackendError, ModelError
 from engine.export import WEIGHTS_NAME, export_models, load_weights
 from engine.gate import StoredWindows, ask
 from engine.networks import build_unetr
-from engine.package import METADATA, ModelPackage, load_package
+from engine.package import METADATA, README, ModelPackage, load_package
 from engine.training.card import Judgement, load_words
 from engine.training.errors import TrainingError
 from engine.training.pack import PackPlan, main, pack, trained, trained_hours

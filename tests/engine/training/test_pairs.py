@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stubs.training import tiny
 
 from engine.errors import VastusError
+from engine.evaluation.cases import LabelScheme
 from engine.images import write_image, write_labels
 from engine.labels import thigh29
 from engine.preprocessing import normalise
@@ -23,7 +24,7 @@ from engine.segmentation import Segmentation
 from engine.training.draws import Start
 from engine.training.errors import TrainingError
 from engine.training.pair_source import PairData, PairSource
-from engine.training.pairs import Case, LabelValues, find_cases, read_files, read_pair, split
+from engine.training.pairs import Case, find_cases, read_files, read_pair, split
 from engine.training.preset import Preset, load_preset
 from engine.volume import Grid, Volume
 
@@ -80,7 +81,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def source_of(
-    folder: Folder, preset: Preset | None = None, workers: int = 0, values: LabelValues = LabelValues.SEGMENTS
+    folder: Folder, preset: Preset | None = None, workers: int = 0, values: LabelScheme = LabelScheme.SEGMENTS
 ) -> PairSource:
     chosen = preset or tiny()
     train, held_out = split(find_cases(folder.root), 2, 0, 0)
@@ -149,7 +150,7 @@ def test_72_cases_are_split_as_in_the_paper() -> None:
 def test_a_pair_is_turned_upright(tmp_path: Path, signs: tuple[int, int, int]) -> None:
     made, labels = Folder(tmp_path), labels_of(1)
     made.add("a", labels, grid_of(signs=signs))
-    pair = read_pair(find_cases(tmp_path)[0], read_files, LabelValues.SEGMENTS, LABEL_SET)
+    pair = read_pair(find_cases(tmp_path)[0], read_files, LabelScheme.SEGMENTS, LABEL_SET)
     turned = labels[:: signs[0], :: signs[1], :: signs[2]]
     np.testing.assert_array_equal(pair.classes, (turned + 1) // 2)
     np.testing.assert_array_equal(pair.hu, hu_of(turned))
@@ -165,19 +166,19 @@ def test_labels_in_another_order_of_axes_belong_to_the_scan(tmp_path: Path) -> N
     affine[:3, 3] += affine[:3, 0] * (SHAPE[0] - 1)
     affine[:3, 0] *= -1
     write_labels(tmp_path / "labels" / "a.nrrd", Segmentation(labels[::-1].copy(), Grid(SHAPE, affine), LABEL_SET))
-    pair = read_pair(find_cases(tmp_path)[0], read_files, LabelValues.SEGMENTS, LABEL_SET)
+    pair = read_pair(find_cases(tmp_path)[0], read_files, LabelScheme.SEGMENTS, LABEL_SET)
     np.testing.assert_array_equal(pair.classes, (labels + 1) // 2)
 
 
 def test_classes_without_sides_are_taken_as_they_are(tmp_path: Path) -> None:
     made, labels = Folder(tmp_path), labels_of(1, highest=29)
     made.add("a", labels)
-    pair = read_pair(find_cases(tmp_path)[0], read_files, LabelValues.CLASSES, LABEL_SET)
+    pair = read_pair(find_cases(tmp_path)[0], read_files, LabelScheme.STRUCTURES, LABEL_SET)
     np.testing.assert_array_equal(pair.classes, labels)
 
 
-@pytest.mark.parametrize(("values", "highest"), [(LabelValues.CLASSES, 30), (LabelValues.SEGMENTS, 59)])
-def test_a_label_that_is_none_is_refused_by_file(tmp_path: Path, values: LabelValues, highest: int) -> None:
+@pytest.mark.parametrize(("values", "highest"), [(LabelScheme.STRUCTURES, 30), (LabelScheme.SEGMENTS, 59)])
+def test_a_label_that_is_none_is_refused_by_file(tmp_path: Path, values: LabelScheme, highest: int) -> None:
     made, labels = Folder(tmp_path), labels_of(1, highest=20)
     labels[0, 0, 0] = highest
     made.add("a", labels)
@@ -194,7 +195,7 @@ def test_labels_on_another_grid_are_refused_by_file(tmp_path: Path, grid: Grid) 
     made.add("a", labels)
     write_labels(tmp_path / "labels" / "a.nrrd", Segmentation(labels, grid, LABEL_SET))
     with pytest.raises(TrainingError, match="its grid is not that of") as refused:
-        read_pair(find_cases(tmp_path)[0], read_files, LabelValues.SEGMENTS, LABEL_SET)
+        read_pair(find_cases(tmp_path)[0], read_files, LabelScheme.SEGMENTS, LABEL_SET)
     assert "a.nrrd" in refused.value.thing and "a.nii.gz" in refused.value.reason
 
 
@@ -221,9 +222,9 @@ def test_a_structure_that_no_file_shows_is_refused(folder: Folder) -> None:
 def test_classes_read_as_segments_are_noticed(folder: Folder) -> None:
     for number in range(4):
         folder.add(f"case{number}", labels_of(number, highest=29))
-    with pytest.raises(TrainingError, match="--label-values classes"):
+    with pytest.raises(TrainingError, match="--labels structures"):
         source_of(folder).prepare(quiet)
-    source_of(folder, values=LabelValues.CLASSES).prepare(quiet)
+    source_of(folder, values=LabelScheme.STRUCTURES).prepare(quiet)
 
 
 def test_the_input_is_what_the_service_would_show_the_network(folder: Folder) -> None:
@@ -233,7 +234,7 @@ def test_the_input_is_what_the_service_would_show_the_network(folder: Folder) ->
     source.prepare(quiet)
     shown = next(source.held_out())
     _, (case, _) = split(find_cases(folder.root), 2, 0, 0)
-    pair = read_pair(case, read_files, LabelValues.SEGMENTS, LABEL_SET)
+    pair = read_pair(case, read_files, LabelScheme.SEGMENTS, LABEL_SET)
     torch.testing.assert_close(shown.image[0, 0], normalise(torch.from_numpy(pair.hu), preset.preprocessing))
     assert torch.equal(shown.classes[0, 0], torch.from_numpy(pair.classes))
 

@@ -42,7 +42,8 @@ def settings(tmp_path: Path) -> Path:
 def test_help_names_every_command(tmp_path: Path) -> None:
     shown = vastus("--help", folder=tmp_path)
     assert shown.returncode == 0
-    assert all(name in shown.stdout for name in ("serve", "demo", "segment", "jobs", "doctor", "train", "evaluate"))
+    names = ("serve", "demo", "segment", "jobs", "doctor", "train", "evaluate", "model")
+    assert all(name in shown.stdout for name in names)
 
 
 def test_an_unknown_key_is_refused_with_its_line_and_remedy(tmp_path: Path) -> None:

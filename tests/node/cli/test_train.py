@@ -127,7 +127,7 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path, arguments: tuple[str, ..
     ("arguments", "words"),
     [
         (("--minutes", "1", "--steps", "1"), "not both"),
-        (("--label-values", "voxels"), "neither segments nor classes"),
+        (("--labels", "voxels"), "structures"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
