@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import openvino
 import torch
@@ -54,7 +56,7 @@ def open_session(package: ModelPackage, options: SessionOptions) -> OpenVinoSess
     """
     check_device(NAME, options.device)
     try:
-        core = openvino.Core()
+        core = the_core()
         native = ("bf16", "fp32") if has_bf16(core) else ("fp32",)
         check_precision(NAME, options.precision, native)
         precision = native[0] if options.precision == AUTO else options.precision
@@ -72,6 +74,16 @@ def open_session(package: ModelPackage, options: SessionOptions) -> OpenVinoSess
     except RuntimeError as error:
         reason = f"it could not load the network of {package.name}: {error}"
         raise BackendError(f"backend {NAME}", reason, "Check the model package, or choose another backend") from error
+
+
+@cache
+def the_core() -> openvino.Core:
+    """OpenVINO's core: one for the life of the process.
+
+    Each core gives the thread that makes it a stack for its signal handlers. When several go in another order than they
+    came, the thread is left with one that was freed, and the next signal (SIGTERM of a service) ends the process.
+    """
+    return openvino.Core()
 
 
 def has_bf16(core: openvino.Core) -> bool:

@@ -337,7 +337,7 @@ def test_an_executor_id_is_held_by_one_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(Path(jobs.__file__).parents[1]), str(tmp_path)]
     with executor_lock(tmp_path, "ct-worker"):
         refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
+    assert refused.returncode == 1, refused.stderr
     assert "JobsError: executor ct-worker: another process runs jobs under this id" in refused.stderr
     assert subprocess.run(command, check=False).returncode == 0
 
