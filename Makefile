@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 
 # Two processes, a file of tests to each: much of the time is waiting for peers. One thread each, so that they share two cores.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -W error -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -W error -n 2 --dist loadfile --no-loadscope-reorder
 
 check: format lint types architecture test
 

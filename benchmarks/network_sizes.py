@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def shapes(features: list[int], hidden: list[int]) -> Iterator[UnetrShape]:
 def package_of(shape: UnetrShape, folder: Path) -> tuple[ModelPackage, int]:
     """The package of a network with random weights, and the number of those."""
     torch.manual_seed(1)
-    network = build_unetr(thigh29().class_count, **asdict(shape), window=PAPER.window)
+    network = build_unetr(thigh29().class_count, shape, PAPER.window)
     export_models(network, folder / "models", PAPER.window)
     words = ("For benchmarks only", "Random weights.", "untrained", "")
     card = ModelCard("untrained", "0", thigh29(), PAPER, *words, network=shape)

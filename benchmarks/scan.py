@@ -139,7 +139,6 @@ def prepare(folder: Path, slices: int, length_mm: float, full: bool) -> None:
 
 
 def write_full(folder: Path) -> None:
-    from dataclasses import asdict
 
     from engine.bundle import ModelCard, write_package
     from engine.export import export_models
@@ -147,7 +146,7 @@ def write_full(folder: Path) -> None:
     from engine.preprocessing import PAPER
 
     torch.manual_seed(1)
-    export_models(build_unetr(thigh29().class_count, **asdict(PAPER_SHAPE)), folder / "models", PAPER.window)
+    export_models(build_unetr(thigh29().class_count, PAPER_SHAPE), folder / "models", PAPER.window)
     words = ("For benchmarks only", "Random weights.", "untrained", "")
     card = ModelCard("full", "0", thigh29(), PAPER, *words, network=PAPER_SHAPE)
     write_package(folder / "package", folder / "models", card)

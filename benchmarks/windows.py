@@ -12,7 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def full_package(folder: Path) -> ModelPackage:
     if (folder / METADATA).is_file():
         return load_package(folder)
     torch.manual_seed(1)
-    network = build_unetr(thigh29().class_count, **asdict(PAPER_SHAPE), window=PAPER.window)
+    network = build_unetr(thigh29().class_count, PAPER_SHAPE, PAPER.window)
     words = ("For benchmarks only", "Random weights.", "untrained", "")
     card = ModelCard("full", "0", thigh29(), PAPER, *words, network=PAPER_SHAPE)
     with tempfile.TemporaryDirectory() as models:

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
+from config.flags import Flags
 from config.problems import Fault, Key, SettingsProblem, Sources, annotation_at, faults_of
+from config.section import Section
+from config.selection import Selection
 
 __all__ = ["DEFAULT_MODEL", "Destination", "Settings", "SettingsProblem", "load_settings"]
 
@@ -73,12 +76,6 @@ DestinationName = Annotated[str, AfterValidator(_destination_name)]
 WriterName = Annotated[str, AfterValidator(_writer_name)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
-
-
-class Section(BaseModel):
-    """Base of the sections: no unknown key, no change after reading, no infinity, no value repeated in an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Node(Section):
@@ -188,6 +185,11 @@ class SeriesRules(Section):
 
     min_slices: int = Field(default=50, ge=3, description="Fewest slices of a series.")
     min_coverage_mm: float = Field(default=200.0, ge=0, description="Shortest extent of a series along its slices.")
+    changed_instance: Literal["keep", "rerun"] = Field(
+        default="keep",
+        description="An image that comes again with other bytes once its series was segmented: keep tells it and keeps "
+        "it beside, rerun segments anew with it.",
+    )
 
 
 class Results(Section):
@@ -249,6 +251,8 @@ class Settings(Section):
     database: Database = Database()
     engine: Engine = Engine()
     series: SeriesRules = SeriesRules()
+    selection: Selection = Selection()
+    flags: Flags = Flags()
     results: Results = Results()
     destinations: dict[DestinationName, Destination] = Field(
         default_factory=dict, description="Where results are sent: one table a destination, by name."

@@ -5,15 +5,25 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.errors import UnknownRow
-from db.models import Instance, Series
+from db.models import Instance, JobInstance, Series
 from db.rows import fitted, insert_if_absent
 
 _BARE = {"synchronize_session": False}  # what the session knows is read anew afterwards
+
+
+class Changed(StrEnum):
+    """What becomes of an instance that comes again with other bytes, after a job was made of the version before."""
+
+    KEEP = "keep"
+    """It is kept beside and told; the version that the job was made of goes on counting."""
+    RERUN = "rerun"
+    """It counts from now on, and another job is made."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,11 @@ class InstanceOutcome:
     Attributes:
         stored: it is new to the database, and a job will take it.
         duplicate: the same bytes were there already as the newest version; nothing changes.
-        conflict: the newest version under the same SOP Instance UID had other bytes; all versions are kept, and this
-            one counts from now on. It is not `stored` where it came before, as an older version.
+        conflict: the version that counted under the same SOP Instance UID had other bytes; all versions are kept, and
+            this one counts from now on unless it is `set_aside`. It is not `stored` where it came before, as an older
+            version.
         reopened: a job had been made of the series already, so there will be another one.
+        set_aside: it is kept, but the version that a job was made of goes on counting.
     """
 
     series_id: int
@@ -58,6 +70,7 @@ class InstanceOutcome:
     duplicate: bool
     conflict: bool
     reopened: bool
+    set_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,10 +83,12 @@ class OpenSeries:
     quiet_since: datetime
 
 
-def record_instance(session: Session, received: ReceivedInstance) -> InstanceOutcome:
-    """Remember one instance; twice the same bytes are remembered once. The version that arrived last counts.
+def record_instance(session: Session, received: ReceivedInstance, changed: Changed = Changed.KEEP) -> InstanceOutcome:
+    """Remember one instance; twice the same bytes are remembered once.
 
-    An open series stays open longer with every arrival, duplicates too: a peer that sends all again is still sending.
+    Of several versions of an instance one counts: the one that arrived last, until a job was made of it. After that
+    `changed` decides. An open series stays open longer with every arrival, duplicates too: a peer that sends all again
+    is still sending.
     """
     series = _locked(session, received.series_uid)
     if series is None:
@@ -83,8 +98,10 @@ def record_instance(session: Session, received: ReceivedInstance) -> InstanceOut
         raise UnknownRow(f"series {received.series_uid}", "it vanished while it was written", "Send it again.")
     same_uid = Instance.sop_instance_uid == received.sop_instance_uid
     versions = dict(session.execute(select(Instance.sha256, Instance.newest).where(same_uid)).all())
-    stored = received.sha256 not in versions and insert_if_absent(session, Instance, _row(series.id, received))
-    counts_now = stored or versions.get(received.sha256) is False
+    aside = changed is Changed.KEEP and _other_version_in_job(session, series.id, received)
+    row = {**_row(series.id, received), "newest": not aside}
+    stored = received.sha256 not in versions and insert_if_absent(session, Instance, row)
+    counts_now = not aside and (stored or versions.get(received.sha256) is False)
     if counts_now and versions:
         this_one = update(Instance).where(same_uid, Instance.series_id == series.id)
         session.execute(this_one.values(newest=Instance.sha256 == received.sha256), execution_options=_BARE)
@@ -94,8 +111,10 @@ def record_instance(session: Session, received: ReceivedInstance) -> InstanceOut
     if series.open:
         series.last_received_at = max(series.last_received_at, received.received_at)
     session.flush()
-    conflict = counts_now and bool(versions)
-    return InstanceOutcome(series.id, series.correlation_id, stored, not counts_now, conflict, reopened)
+    told = stored or counts_now
+    return InstanceOutcome(
+        series.id, series.correlation_id, stored, not told, told and bool(versions), reopened, stored and aside
+    )
 
 
 def open_series(session: Session) -> tuple[OpenSeries, ...]:
@@ -147,6 +166,14 @@ def _locked(session: Session, series_uid: str) -> Series | None:
     return session.scalar(select(Series).where(mine).execution_options(populate_existing=True))
 
 
+def _other_version_in_job(session: Session, series_id: int, received: ReceivedInstance) -> bool:
+    """Whether a job was made of the version that counts, and that is not this one."""
+    counting = select(JobInstance.job_id).join(Instance, Instance.id == JobInstance.instance_id)
+    same = counting.where(Instance.series_id == series_id, Instance.sop_instance_uid == received.sop_instance_uid)
+    other = same.where(Instance.newest, Instance.sha256 != received.sha256)
+    return session.scalars(other.limit(1)).first() is not None
+
+
 def _first_of(received: ReceivedInstance) -> dict[str, object]:
     return {
         "correlation_id": uuid.uuid4().hex,
@@ -171,5 +198,4 @@ def _row(series_id: int, received: ReceivedInstance) -> dict[str, object]:
         "path": received.path,
         "size_bytes": received.size_bytes,
         "received_at": received.received_at,
-        "newest": True,
     }

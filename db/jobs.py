@@ -154,6 +154,14 @@ def park_job(session: Session, job_id: str, code: str, reason: str) -> None:
     session.flush()
 
 
+def park_by_rules(session: Session, job_id: str, code: str, reason: str, winner_uid: str | None) -> None:
+    """The rules of selection do not take the series; `winner_uid` is the series that was taken in its place."""
+    job = _job(session, job_id)
+    _set(job, JobStatus.PARKED, code, reason)
+    job.by_rules, job.winner_uid = True, winner_uid
+    session.flush()
+
+
 def fail_job(session: Session, job_id: str, code: str, reason: str) -> None:
     """The job failed through a fault of the node."""
     job = _job(session, job_id)
@@ -175,6 +183,7 @@ def requeue_job(session: Session, job_id: str) -> None:
     """Put a job back in line, on an operator's word. The UIDs of its results stay the same."""
     job = _job(session, job_id)
     _set(job, JobStatus.QUEUED)
+    job.by_rules, job.winner_uid = False, None
     job.started_at = job.finished_at = None
     session.flush()
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import Select, and_, func, select
+from sqlalchemy.orm import Session, aliased, joinedload
 
 from db.jobs import MeasurementRow, ModelRow, ResultRow
-from db.models import Delivery, Job, JobInstance, Measurement, Model, Result, Series
+from db.models import Delivery, Instance, Job, JobInstance, Measurement, Model, Result, Series
 from db.status import DeliveryStatus, JobStatus
 from engine.plugins import Credit
 
@@ -24,6 +24,7 @@ class JobSummary:
         stage_seconds: seconds by the name of the stage; empty until the job is done.
         plugins: whose the parts are that it was made with; empty until the job is done.
         deliveries: how many deliveries there are of each status.
+        changed: how many other versions of its instances there are, that is with other bytes under the same UID.
     """
 
     job_id: str
@@ -48,6 +49,7 @@ class JobSummary:
     model_digest: str | None
     plugins: tuple[Credit, ...]
     deliveries: Mapping[DeliveryStatus, int]
+    changed: int = 0
 
     @property
     def seconds(self) -> float | None:
@@ -163,10 +165,26 @@ def _summaries(session: Session, jobs: Select[Job]) -> tuple[JobSummary, ...]:
     deliveries: dict[str, dict[DeliveryStatus, int]] = {}
     for job_id, status, count in session.execute(by_status.group_by(Delivery.job_id, Delivery.status)):
         deliveries.setdefault(job_id, {})[DeliveryStatus(status)] = count
-    return tuple(_summary(job, instances.get(job.id, 0), deliveries.get(job.id, {})) for job in found)
+    changed = _changed(session, ids)
+    return tuple(
+        _summary(job, instances.get(job.id, 0), deliveries.get(job.id, {}), changed.get(job.id, 0)) for job in found
+    )
 
 
-def _summary(job: Job, instances: int, deliveries: Mapping[DeliveryStatus, int]) -> JobSummary:
+def _changed(session: Session, ids: Sequence[str]) -> dict[str, int]:
+    """For each job that has any, the number of other versions of its instances."""
+    used, other = aliased(Instance), aliased(Instance)
+    same = and_(other.series_id == used.series_id, other.sop_instance_uid == used.sop_instance_uid)
+    versions = (
+        select(JobInstance.job_id, func.count(other.id.distinct()))
+        .join(used, used.id == JobInstance.instance_id)
+        .join(other, and_(same, other.id != used.id))
+        .where(JobInstance.job_id.in_(ids))
+    )
+    return dict(session.execute(versions.group_by(JobInstance.job_id)).all())
+
+
+def _summary(job: Job, instances: int, deliveries: Mapping[DeliveryStatus, int], changed: int) -> JobSummary:
     return JobSummary(
         job_id=job.id,
         correlation_id=job.series.correlation_id,
@@ -190,4 +208,5 @@ def _summary(job: Job, instances: int, deliveries: Mapping[DeliveryStatus, int])
         model_digest=job.model_digest,
         plugins=tuple(Credit(**row) for row in job.plugins or ()),
         deliveries=deliveries,
+        changed=changed,
     )

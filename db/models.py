@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, String, UniqueConstraint
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, String, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
@@ -56,11 +56,25 @@ class Series(Base):
     instances: Mapped[list[Instance]] = relationship(back_populates="series")
 
 
+class SeriesFacts(Base):
+    """What the rules of selection know of a series: `dicom_io.select.SeriesFacts`, and nothing of a patient.
+
+    They are out of date where another instance of it arrived after `as_of`.
+    """
+
+    __tablename__ = "series_facts"
+
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), primary_key=True)
+    as_of: Mapped[datetime] = mapped_column(UtcDateTime)
+    facts: Mapped[dict[str, object]] = mapped_column(JSON)
+
+
 class Instance(Base):
     """One object as received. The same UID with other bytes is kept as another row, and one row counts.
 
-    `newest` marks it: of all versions of a UID in a series, the one that arrived last. An older version that comes
-    again is the newest again.
+    `newest` marks it: of all versions of a UID in a series, the one that arrived last; but once a job was made of a
+    version, another one takes its place only where the settings let it (`db.arrivals.Changed`). An older version that
+    comes again is the newest again, by the same rule.
     """
 
     __tablename__ = "instance"
@@ -82,8 +96,10 @@ class Instance(Base):
 class Job(Base):
     """One run of the pipeline over one series. Its result UIDs are fixed here before any work starts.
 
-    `status` is one of `JobStatus`; `reason_code` and `reason` say why a job was parked or failed. `plugins` are the
-    parts that it was made with: one object each, with the fields of `engine.plugins.Credit`.
+    `status` is one of `JobStatus`; `reason_code` and `reason` say why a job was parked or failed. `by_rules` is true
+    where the rules of selection parked it and it never ran; `winner_uid` is then the UID of the series that was taken
+    in its place, if there is one. `plugins` are the parts that it was made with: one object each, with the fields of
+    `engine.plugins.Credit`.
     """
 
     __tablename__ = "job"
@@ -101,6 +117,8 @@ class Job(Base):
     backend: Mapped[str | None] = mapped_column(String(64))
     precision: Mapped[str | None] = mapped_column(String(16))
     model_digest: Mapped[str | None] = mapped_column(String(64))
+    winner_uid: Mapped[str | None] = mapped_column(String(64))
+    by_rules: Mapped[bool] = mapped_column(default=False, server_default=false())
     plugins: Mapped[list[dict[str, str]] | None] = mapped_column(JSON)
     attempts: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -108,6 +126,7 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     series: Mapped[Series] = relationship()
     measurements: Mapped[list[Measurement]] = relationship(back_populates="job")
+    flags: Mapped[list[Flag]] = relationship(back_populates="job")
     results: Mapped[list[Result]] = relationship(back_populates="job")
     deliveries: Mapped[list[Delivery]] = relationship(back_populates="job")
 
@@ -153,6 +172,22 @@ class Measurement(Base):
     unit: Mapped[str] = mapped_column(String(16))
     flags: Mapped[str] = mapped_column(String(255))
     job: Mapped[Job] = relationship(back_populates="measurements")
+
+
+class Flag(Base):
+    """What made a job's scan less fit for measurement: `engine.flags` knows the codes, policies and UCUM units."""
+
+    __tablename__ = "flag"
+    __table_args__ = (UniqueConstraint("job_id", "code"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), index=True)
+    code: Mapped[str] = mapped_column(String(64))
+    policy: Mapped[str] = mapped_column(String(16))
+    number: Mapped[float | None]
+    unit: Mapped[str] = mapped_column(String(16))
+    words: Mapped[str] = mapped_column(String(1024))
+    job: Mapped[Job] = relationship(back_populates="flags")
 
 
 class Result(Base):

@@ -7,6 +7,7 @@ callers may run the same one at once.
 from __future__ import annotations
 
 from db.arrivals import (
+    Changed,
     InstanceOutcome,
     OpenSeries,
     ReceivedInstance,
@@ -28,6 +29,7 @@ from db.deliveries import (
     send_again,
     waiting_chains,
 )
+from db.flags import flags_of, record_flags
 from db.jobs import (
     MadeWith,
     MeasurementRow,
@@ -38,6 +40,7 @@ from db.jobs import (
     fail_job,
     finish_job,
     job_files,
+    park_by_rules,
     park_job,
     record_measurements,
     record_model,
@@ -58,13 +61,24 @@ from db.listing import (
     results_of,
     unfinished_since,
 )
+from db.selection import (
+    KnownSeries,
+    record_facts,
+    reopen_forsaken,
+    series_files,
+    series_of_study,
+    series_since,
+    study_of,
+)
 from db.session import session_of
 
 __all__ = [
+    "Changed",
     "DeliveryAttempt",
     "DeliverySummary",
     "InstanceOutcome",
     "JobSummary",
+    "KnownSeries",
     "MadeWith",
     "MeasurementRow",
     "ModelRow",
@@ -79,6 +93,7 @@ __all__ = [
     "deliveries_of",
     "fail_job",
     "finish_job",
+    "flags_of",
     "job_files",
     "job_summary",
     "jobs_of_series",
@@ -88,22 +103,30 @@ __all__ = [
     "model_of",
     "open_series",
     "open_series_ids",
+    "park_by_rules",
     "park_job",
     "pending_deliveries",
     "plan_deliveries",
     "record_delivery_attempt",
+    "record_facts",
+    "record_flags",
     "record_instance",
     "record_measurements",
     "record_model",
     "record_results",
     "refused_destinations",
+    "reopen_forsaken",
     "reopen_series",
     "requeue_job",
     "results_of",
     "send_again",
+    "series_files",
+    "series_of_study",
     "series_quiet_since",
+    "series_since",
     "session_of",
     "start_job",
+    "study_of",
     "unfinished_since",
     "waiting_chains",
 ]

@@ -7,7 +7,6 @@ slices, is it enough.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ import numpy as np
 from pydicom.dataset import FileDataset
 from pydicom.uid import (
     CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     MultiFrameSingleBitSecondaryCaptureImageStorage,
@@ -25,8 +22,12 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from dicom_io.attributes import name_of as name_of
+from dicom_io.attributes import numbers as numbers
+from dicom_io.attributes import text as text
 from dicom_io.errors import Refusal
-from dicom_io.guard import PARSER_ERRORS
+from dicom_io.frames import is_multi_frame_ct, refusal_of_frames
+from dicom_io.verbatim import identity
 
 # Direction cosines are stored with 6 digits or more; 0.001 displaces the far edge of a 500 mm image by half a pixel.
 DIRECTION_TOLERANCE = 1e-3
@@ -52,7 +53,7 @@ Headers = Sequence[FileDataset]
 Check = Callable[[Headers, SeriesRules], Refusal | None]
 
 _CAPTURE = ("secondary_capture", "it holds pictures of a screen or a report, not CT slices")
-_MULTI_FRAME = ("multi_frame", "its slices lie in one multi-frame file, which Vastus does not read yet")
+_MULTI_FRAME = ("multi_frame", "one of its images holds several frames and does not say where each of them lies")
 # Kinds of instances that get a sentence of their own; PS3.6 Annex A
 _KINDS: dict[str, tuple[str, str]] = {
     SecondaryCaptureImageStorage: _CAPTURE,
@@ -60,8 +61,6 @@ _KINDS: dict[str, tuple[str, str]] = {
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage: _CAPTURE,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage: _CAPTURE,
     MultiFrameTrueColorSecondaryCaptureImageStorage: _CAPTURE,
-    EnhancedCTImageStorage: _MULTI_FRAME,
-    LegacyConvertedEnhancedCTImageStorage: _MULTI_FRAME,
 }
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 # What tells patients apart; PS3.3 C.7.1.1
@@ -87,33 +86,6 @@ _SAME_TEXT = {
 _HOUNSFIELD = {"HU", "US", ""}
 
 
-def numbers(header: FileDataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """The values of a numeric attribute, or None unless there are exactly so many finite ones."""
-    try:
-        value = header.get(keyword)
-        values = () if value is None else tuple(float(item) for item in np.atleast_1d(value))
-    except PARSER_ERRORS:  # a decimal string that holds no decimal
-        return None
-    return values if len(values) == count and all(math.isfinite(item) for item in values) else None
-
-
-def text(header: FileDataset, keyword: str) -> str:
-    """The value of an attribute as text, several values joined by a backslash; empty where it is absent."""
-    try:
-        value = header.get(keyword)
-    except PARSER_ERRORS:
-        return ""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) or not hasattr(value, "__iter__") else "\\".join(str(item) for item in value)
-
-
-def name_of(header: FileDataset) -> str:
-    """How a person finds this image: by its number in the series, else by its UID."""
-    number = text(header, "InstanceNumber")
-    return f"image {number}" if number else f"instance {text(header, 'SOPInstanceUID')}"
-
-
 def _has_identifiers(headers: Headers, rules: SeriesRules) -> Refusal | None:
     for keyword in _IDENTIFIERS:
         if without := sum(not text(header, keyword) for header in headers):
@@ -124,7 +96,8 @@ def _has_identifiers(headers: Headers, rules: SeriesRules) -> Refusal | None:
 
 def _is_one_patient(headers: Headers, rules: SeriesRules) -> Refusal | None:
     """The reason names attributes only: their values identify a patient, and reasons are logged."""
-    different = [keyword for keyword in _PATIENT if len({text(header, keyword).strip() for header in headers}) > 1]
+    found = {keyword: {identity(header, keyword, text(header, keyword)) for header in headers} for keyword in _PATIENT}
+    different = [keyword for keyword, values in found.items() if len(values) > 1]
     if not different:
         return None
     reason = f"its images may belong to different patients: they differ in {', '.join(different)}"
@@ -136,7 +109,7 @@ def _is_ct(headers: Headers, rules: SeriesRules) -> Refusal | None:
         if any(header.get("SOPClassUID") == kind for header in headers):
             return Refusal(code, reason, _SEND_AXIAL)
     for header in headers:
-        if text(header, "Modality") != "CT" or header.SOPClassUID != CTImageStorage:
+        if text(header, "Modality") != "CT" or not (header.SOPClassUID == CTImageStorage or is_multi_frame_ct(header)):
             kind = getattr(header.SOPClassUID, "name", str(header.SOPClassUID))
             reason = f"it holds {text(header, 'Modality') or 'objects'} of the kind {kind!r}, not CT images"
             return Refusal("not_ct", reason, _SEND_AXIAL)
@@ -153,7 +126,12 @@ def _is_no_localizer(headers: Headers, rules: SeriesRules) -> Refusal | None:
     return None
 
 
-def _has_enough_slices(headers: Headers, rules: SeriesRules) -> Refusal | None:
+def _has_frames_of_one_volume(headers: Headers, rules: SeriesRules) -> Refusal | None:
+    return refusal_of_frames(headers)
+
+
+def too_few(headers: Headers, rules: SeriesRules) -> Refusal | None:
+    """Whether there are fewer slices than wanted."""
     needed = max(rules.min_slices, 2)
     if len(headers) >= needed:
         return None
@@ -227,7 +205,8 @@ HEADER_CHECKS: tuple[Check, ...] = (
     _is_one_patient,
     _is_ct,
     _is_no_localizer,
-    _has_enough_slices,
+    _has_frames_of_one_volume,
+    too_few,
     _has_geometry,
     _is_one_volume,
     _has_one_orientation,

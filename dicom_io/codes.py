@@ -15,6 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from dicom_io.errors import DicomIoError
+from engine.flags import Policy
 from engine.labels import Side, Structure
 
 ANATOMICAL_STRUCTURE = codes.cid7150.AnatomicalStructure
@@ -39,6 +40,30 @@ PRIVATE_SCHEME = "99VASTUS"
 TRUNCATED = Code("truncated", PRIVATE_SCHEME, "Truncated at the edge of the scan")
 TRAINING = Code("training", PRIVATE_SCHEME, "What the model was trained on")
 INTENDED_USE = Code("intended_use", PRIVATE_SCHEME, "Intended use")
+FITNESS_FLAG = Code("fitness_flag", PRIVATE_SCHEME, "Limits the fitness for measurement")
+FLAG_POLICY = Code("flag_policy", PRIVATE_SCHEME, "What the flag means for the results")
+FLAG_WORDS = Code("flag_words", PRIVATE_SCHEME, "The flag in words")
+FLAG_NUMBER = Code("flag_number", PRIVATE_SCHEME, "The flag's number")
+POLICY_CODES: Mapping[Policy, Code] = MappingProxyType(
+    {
+        Policy.NOTE: Code("note", PRIVATE_SCHEME, "Note"),
+        Policy.WARN: Code("warn", PRIVATE_SCHEME, "Warning"),
+        Policy.REFUSE: Code("refuse", PRIVATE_SCHEME, "Refusal"),
+    }
+)
+FLAG_UNITS: Mapping[str, Code] = MappingProxyType(
+    {
+        "1": codes.UCUM.NoUnits,
+        "mm": codes.UCUM.Millimeter,
+        "ml": Code("ml", "UCUM", "ml"),
+        "deg": codes.UCUM.Degree,
+        "[hnsf'U]": HOUNSFIELD_UNIT,
+        "a": codes.UCUM.Year,
+        "m": codes.UCUM.Meter,
+        "kg": Code("kg", "UCUM", "kg"),
+    }
+)
+"""The units of the flags' numbers, by their UCUM codes."""
 ATTRIBUTION = Code("attribution", PRIVATE_SCHEME, "Attribution of the training data")
 
 

@@ -18,7 +18,9 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_dataset
 
+from dicom_io.attributes import instances_of
 from dicom_io.errors import DicomIoError
+from dicom_io.guard import QUIETLY
 
 CharacterSet = str | list[str]
 """Specific Character Set (0008,0005), or the default of PS3.5 6.1.2.1."""
@@ -35,7 +37,8 @@ _REFERENCED_CLASS, _REFERENCED_INSTANCE = 0x00081150, 0x00081155
 def encoded(dataset: Dataset, character_set: CharacterSet = default_encoding) -> bytes:
     """The elements of a dataset; the character set is that of the object it stands in."""
     buffer = BytesIO()
-    write_dataset(_stream(buffer), dataset, character_set)
+    with QUIETLY:  # a character set that pydicom does not know is the source's, and carried as it is
+        write_dataset(_stream(buffer), dataset, character_set)
     return buffer.getvalue()
 
 
@@ -93,8 +96,9 @@ def reference(sop_class_uid: str, sop_instance_uid: str) -> bytes:
 
 
 def references(tag: int, headers: Sequence[Dataset]) -> bytes:
-    """A sequence that refers to every one of these images."""
-    return sequence(tag, [reference(str(header.SOPClassUID), str(header.SOPInstanceUID)) for header in headers])
+    """A sequence that refers to every one of these images; to an image with several frames once, and to all of them."""
+    images = instances_of(headers)
+    return sequence(tag, [reference(str(header.SOPClassUID), str(header.SOPInstanceUID)) for header in images])
 
 
 def filled(content: bytes, values: Values, expected: Counter[bytes]) -> bytes:

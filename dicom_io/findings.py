@@ -16,6 +16,7 @@ from dicom_io.errors import DicomIoError
 from dicom_io.kinds import RESULT_KINDS, ResultKind
 from dicom_io.series import SourceSeries
 from dicom_io.uids import ResultUids, result_uid
+from engine.flags import RaisedFlag
 from engine.labels import Segment, Side, side_word
 from engine.measure import Measurements, SegmentMeasurement
 from engine.plugins import ROLES, WRITERS, Credit
@@ -80,11 +81,19 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What the engine found: all three on the same grid."""
+    """What the engine found: the first three on the same grid.
+
+    Attributes:
+        volume: the scan.
+        segmentation: its labels.
+        measurements: what was measured with them.
+        flags: what makes the scan less fit for measurement.
+    """
 
     volume: Volume
     segmentation: Segmentation
     measurements: Measurements
+    flags: tuple[RaisedFlag, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

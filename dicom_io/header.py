@@ -21,6 +21,7 @@ from pydicom.pixels.utils import get_expected_length
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, AllTransferSyntaxes
 
+from dicom_io.bounded import BoundedFile
 from dicom_io.errors import DicomIoError, NotUnderstood
 from dicom_io.guard import PARSER_ERRORS, QUIETLY, machine_fault
 
@@ -66,7 +67,7 @@ def read_header(path: Path) -> InstanceHeader:
         raise DicomIoError(f"file {path}", reason, "Check that it exists and may be read") from error
     with file, QUIETLY:
         try:
-            return _header(_Bounded(file))
+            return _header(BoundedFile(file))
         except _Damaged as damage:
             raise NotUnderstood(f"file {path}", str(damage), _RESEND) from damage
         except EOFError as error:
@@ -82,39 +83,10 @@ class _Damaged(Exception):  # noqa: N818 - private; becomes NotUnderstood where 
     """What is wrong with the bytes, in words."""
 
 
-class _Bounded:
-    """A file that never promises more than it holds.
-
-    A damaged length field can claim 4 GiB: a plain file would set that much memory aside, and let one seek behind its
-    end without a word.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-
-    def read(self, count: int = -1) -> bytes:
-        left = self._size - self._file.tell()
-        return self._file.read(left if count < 0 else min(count, left))
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._size}[whence]
-        if not 0 <= base + offset <= self._size:
-            raise EOFError("seek beyond the file")
-        return self._file.seek(base + offset)
-
-    def ends(self) -> bool:
-        return self._file.tell() >= self._size
-
-
 class _Walk:
     """Sees each element of the dataset's top level as the parser meets it; stops it before the pixel data."""
 
-    def __init__(self, reader: _Bounded) -> None:
+    def __init__(self, reader: BoundedFile) -> None:
         self._reader = reader
         self.element_end: int | None = None  # of the last element met, where it told its length
         self.pixel_length: int | None = None
@@ -128,7 +100,7 @@ class _Walk:
         return True
 
 
-def _header(reader: _Bounded) -> InstanceHeader:
+def _header(reader: BoundedFile) -> InstanceHeader:
     read_preamble(cast(BinaryIO, reader), force=False)
     meta = read_dataset(cast(BinaryIO, reader), False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     syntax = UID(_uid(meta, "TransferSyntaxUID"))
@@ -153,13 +125,13 @@ def _header(reader: _Bounded) -> InstanceHeader:
     return header
 
 
-def _inflated(reader: _Bounded) -> _Bounded:
+def _inflated(reader: BoundedFile) -> BoundedFile:
     """The dataset of the deflated transfer syntax (PS3.5 Annex A.5), in memory."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     content = inflate.decompress(reader.read(), MAX_INFLATED_BYTES)
     if not inflate.eof:
         raise _Damaged(f"its deflated dataset is cut off or larger than {MAX_INFLATED_BYTES} bytes")
-    return _Bounded(io.BytesIO(content))
+    return BoundedFile(io.BytesIO(content))
 
 
 def _uid(dataset: Dataset, keyword: str) -> str:
@@ -176,7 +148,7 @@ def _modality(dataset: Dataset) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _check_end(dataset: Dataset, walk: _Walk, reader: _Bounded) -> None:
+def _check_end(dataset: Dataset, walk: _Walk, reader: BoundedFile) -> None:
     """Without pixel data the last element must end where the file does; what was read must have been all there."""
     for element in dataset.values():
         length = getattr(element, "length", _UNDEFINED_LENGTH)
@@ -186,7 +158,7 @@ def _check_end(dataset: Dataset, walk: _Walk, reader: _Bounded) -> None:
         raise EOFError
 
 
-def _check_pixels(dataset: Dataset, header: InstanceHeader, walk: _Walk, reader: _Bounded) -> None:
+def _check_pixels(dataset: Dataset, header: InstanceHeader, walk: _Walk, reader: BoundedFile) -> None:
     if walk.pixel_length is None:
         if "Rows" in dataset or UID(header.sop_class_uid).name.endswith("Image Storage"):
             raise _Damaged("it is an image without pixel data")
@@ -207,7 +179,7 @@ def _check_pixels(dataset: Dataset, header: InstanceHeader, walk: _Walk, reader:
     reader.seek(walk.pixel_start + walk.pixel_length)
 
 
-def _check_fragments(reader: _Bounded, frames: int) -> None:
+def _check_fragments(reader: BoundedFile, frames: int) -> None:
     """Walk over the items of encapsulated pixel data: an offset table, the fragments, the delimiter."""
     items = 0
     while True:

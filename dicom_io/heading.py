@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from datetime import datetime, timedelta, timezone
 from itertools import product
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
+from dicom_io.attributes import instances_of
 from dicom_io.codes import PROCESSING_EQUIPMENT
 from dicom_io.encoding import element, sequence, uid_value, write_elements
 from dicom_io.encoding import references as references_to
@@ -31,6 +32,7 @@ from dicom_io.guard import QUIETLY
 from dicom_io.kinds import RESULT_KINDS as RESULT_KINDS
 from dicom_io.kinds import ResultKind as ResultKind
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_io.verbatim import verbatim, verbatim_items
 from engine.plugins import Credit
 
 MAKER = "Vastus"
@@ -201,16 +203,24 @@ def maker_attributes(request: ResultRequest, kind: str) -> dict[str, Any]:
 
 
 def adopt(result: hd.SOPClass, request: ResultRequest) -> None:
-    """Give a result the patient and study of its source, and remove what depends on the moment of writing."""
-    header, moment = request.source.headers[0], _moment(request)
+    """Give a result the patient and study of its source, and remove what depends on the moment of writing.
+
+    Patient and study are copied byte for byte with their character set (`dicom_io.verbatim`): they can be written, and
+    are not to be read from the result.
+
+    Raises:
+        DicomIoError: the source's file cannot be read again.
+    """
+    moment = _moment(request)
     with QUIETLY:  # an odd value is copied as it is, and no warning shall quote it
+        header = verbatim(request.source.headers[0])
         result.copy_patient_and_study_information(header)
         for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
             if keyword in header:
                 result.add(header[keyword])
         for tag in header.keys() & result.keys():
-            if result[tag] is header[tag]:
-                result[tag] = deepcopy(header[tag])  # what a writer changes in its result must not reach the source
+            if result[tag].VR == "SQ" and result[tag] is header[tag]:
+                result[tag] = verbatim_items(header[tag])
     result.InstanceCreationDate = DA(moment.date())
     result.InstanceCreationTime = TM(moment.time())
     # highdicom stamps its own item with the current time, which would make a second run another object.
@@ -237,9 +247,9 @@ def save(result: Dataset, out: BinaryIO, ready: Mapping[int, bytes] = MappingPro
 
 
 def references(headers: Sequence[Dataset]) -> list[Dataset]:
-    """Items that refer to every source image (SOP Instance Reference Macro, PS3.3 table 10-11)."""
+    """Items that refer to every source image (SOP Instance Reference Macro, PS3.3 table 10-11), once to each."""
     items = []
-    for header in headers:
+    for header in instances_of(headers):
         item = Dataset()
         item.ReferencedSOPClassUID = header.SOPClassUID
         item.ReferencedSOPInstanceUID = header.SOPInstanceUID
@@ -330,20 +340,28 @@ def _check_header(header: Dataset, first: Dataset) -> None:
 
 
 def _check_grid(request: ResultRequest) -> None:
-    """The labels lie on the source's own grid, at all of its corners, and the images on it in their order."""
+    """The labels lie on the source's own grid, at all of its corners, and the images on it in their order.
+
+    Where slices lie unevenly, the corners are those of every slice.
+    """
     headers, grid = request.source.headers, request.findings.segmentation.grid
     shape = (len(headers), int(headers[0].Rows), int(headers[0].Columns))
     series = f"series {headers[0].SeriesInstanceUID}"
     if grid.shape != shape:
         raise DicomIoError(series, f"its images span {shape}, the segmentation {grid.shape}", "Segment this series")
-    corners = np.array(list(product(*((0, extent - 1) for extent in shape))), dtype=np.float64)
+    even = grid.uneven is None and request.source.grid.uneven is None
+    slices = (0, shape[0] - 1) if even else range(shape[0])
+    corners = np.array(list(product(slices, (0, shape[1] - 1), (0, shape[2] - 1))), dtype=np.float64)
     offset_mm = np.abs(grid.to_patient(corners) - request.source.grid.to_patient(corners)).max()
     if offset_mm > _CORNER_TOLERANCE_MM:
         raise DicomIoError(series, f"the segmentation lies {offset_mm:.1f} mm off the grid", "Segment this series")
-    for k in (0, len(headers) - 1):
+    reach_mm = grid.spacing_mm[0] / 2
+    if grid.uneven is not None:
+        reach_mm *= float(np.diff(grid.uneven.places).min())
+    for k in slices:
         expected = grid.to_patient(np.array([k, 0, 0], dtype=np.float64))
         offset_mm = np.abs(expected - np.array(headers[k].ImagePositionPatient, dtype=np.float64)).max()
-        if offset_mm > grid.spacing_mm[0] / 2:
+        if offset_mm > reach_mm:
             raise DicomIoError(series, f"slice {k} lies {offset_mm:.1f} mm off the grid", "Sort the slices as the grid")
 
 

@@ -32,6 +32,7 @@ from dicom_io.page_text import (
     write,
     write_over,
 )
+from dicom_io.page_warnings import WARNING_HEIGHT, draw_warnings, warnings_of
 from dicom_io.planes import Level, Plane, axial_levels, axial_plane, box_of, coronal_plane, femora_of, picture
 
 PAGE_SIZE = (1600, 2000)
@@ -190,9 +191,13 @@ def _draw_tables(draw: ImageDraw.ImageDraw, request: ResultRequest) -> None:
     findings = request.findings
     halves = split_in_two(table_rows(findings.measurements, findings.segmentation.label_set))
     width = (PAGE_SIZE[0] - 2 * _MARGIN - 40) // 2
-    row_height = min(40, (_TABLE_BOTTOM - _TABLE_TOP - 60) // max(map(len, halves)))
+    warnings = warnings_of(findings.flags)
+    bottom = _TABLE_BOTTOM - (WARNING_HEIGHT if warnings else 0)
+    row_height = min(40, (bottom - _TABLE_TOP - 60) // max(map(len, halves)))
     for rows, left in zip(halves, (_MARGIN, _MARGIN + width + 40), strict=True):
         draw_table(draw, rows, Area(left, _TABLE_TOP, width, row_height))
+    if warnings:
+        draw_warnings(draw, (_MARGIN, PAGE_SIZE[1] - 66), warnings, PAGE_SIZE[0] - 2 * _MARGIN)
     y = PAGE_SIZE[1] - 34
     write(draw, (_MARGIN, y), FOOTNOTE_MARK, Style(20, AMBER, bold=True))
     write(draw, (_MARGIN + width_of(FOOTNOTE_MARK, Style(20)) + 2, y), FOOTNOTE, Style(20, GREY))

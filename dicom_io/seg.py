@@ -14,7 +14,9 @@ from typing import BinaryIO
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
 
+from dicom_io.attributes import FrameHeader
 from dicom_io.boxes import boxes_of
 from dicom_io.codes import ANATOMICAL_STRUCTURE, ARTIFICIAL_INTELLIGENCE, structure_codes
 from dicom_io.colours import structure_colour
@@ -56,15 +58,17 @@ def write_seg(request: ResultRequest, out: BinaryIO) -> None:
         _stream(request, out)
     else:
         _LOG.info("seg.writer highdicom: %d columns, %d segments", columns, len(segmentation.label_set.segments))
-        sources = [neutral_source(header) for header in request.source.headers]
-        save(_segmentation(request, sources, segmentation.labels), out, encoded_sources(request.source.headers))
+        sources = [_single_image(header) for header in request.source.headers]
+        result = _segmentation(request, sources, segmentation.labels)
+        _refer_to_frames(result, request.source.headers)
+        save(result, out, encoded_sources(request.source.headers))
 
 
 def _stream(request: ResultRequest, out: BinaryIO) -> None:
     labels, headers = request.findings.segmentation.labels, request.source.headers
     one_pixel = np.zeros((1, *labels.shape[1:]), dtype=np.uint8)
     one_pixel[0, 0, 0] = 1
-    result = _segmentation(request, [neutral_source(headers[0])], one_pixel)
+    result = _segmentation(request, [_single_image(headers[0])], one_pixel)
     dimensions = tuple(int(item.DimensionIndexPointer) for item in result.DimensionIndexSequence)
     item = result.PerFrameFunctionalGroupsSequence[0]
     del result.PerFrameFunctionalGroupsSequence, result.PixelData
@@ -94,7 +98,7 @@ def _segmentation(
     )
     adopt(result, request)
     # highdicom knows one slice only here, and takes 1 mm for the spacing of one slice.
-    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [_measures(headers[0], segmentation.grid)]
+    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [_measures(headers, segmentation.grid)]
     state_loss(result, headers)
     organisation = derive_uid("dimensions", request.uids.seg_instance)  # random in highdicom
     result.DimensionOrganizationSequence[0].DimensionOrganizationUID = organisation
@@ -103,19 +107,50 @@ def _segmentation(
     return result
 
 
-def _measures(header: Dataset, grid: Grid) -> Dataset:
-    """Pixel Measures (PS3.3 C.7.6.16.2.1): the source's own, and the distance between the planes.
+def _single_image(header: Dataset) -> Dataset:
+    """The neutral source; a frame as an image of its own, for highdicom has no flat headers of frames."""
+    source = neutral_source(header)
+    if isinstance(header, FrameHeader):
+        source.SOPClassUID = CTImageStorage
+        source.SOPInstanceUID = _frame_uid(header)
+    return source
+
+
+def _frame_uid(header: FrameHeader) -> str:
+    """Stands for a frame while highdicom works; in no file."""
+    return derive_uid("frame", str(header.SOPInstanceUID), str(header.frame_number))
+
+
+def _refer_to_frames(result: Dataset, headers: Sequence[Dataset]) -> None:
+    """Let the references to the stand-ins of frames be references to the frames."""
+    frames = {_frame_uid(header): header for header in headers if isinstance(header, FrameHeader)}
+    for group in result.PerFrameFunctionalGroupsSequence if frames else ():
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        frame = frames.get(source.ReferencedSOPInstanceUID)
+        if frame is None:  # highdicom's groups of one plane share this item: it is done
+            continue
+        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = frame.SOPClassUID, frame.SOPInstanceUID
+        source.ReferencedFrameNumber = frame.frame_number
+
+
+def _measures(headers: Sequence[Dataset], grid: Grid) -> Dataset:
+    """Pixel Measures (PS3.3 C.7.6.16.2.1): the source's own, and the distance between the planes where it is one.
 
     Where the source states no slice thickness, the distance is the nominal thickness: not of the patient's slices, but
-    of the planes of this object, which fill the space between their neighbours. A receiver needs one (type 1C).
+    of the planes of this object, which fill the space between their neighbours. A receiver needs one (type 1C). Where
+    the distance varies it is the thickness that all slices state, or the mean distance.
     """
     normal = np.cross(grid.affine[:3, 1], grid.affine[:3, 2])
     spacing_mm = abs(float(grid.affine[:3, 0] @ normal) / float(np.linalg.norm(normal)))
     measures = Dataset()
-    measures.PixelSpacing = header.PixelSpacing
-    measures.SpacingBetweenSlices = f"{spacing_mm:.10g}"
-    stated = header.get("SliceThickness")
-    measures.SliceThickness = measures.SpacingBetweenSlices if stated in (None, "") else stated
+    measures.PixelSpacing = headers[0].PixelSpacing
+    if grid.uneven is None:
+        measures.SpacingBetweenSlices = f"{spacing_mm:.10g}"
+    stated = headers[0].get("SliceThickness")
+    told = stated not in (None, "") and (
+        grid.uneven is None or all(header.get("SliceThickness") == stated for header in headers)
+    )
+    measures.SliceThickness = stated if told else f"{spacing_mm:.10g}"
     return measures
 
 

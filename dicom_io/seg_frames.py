@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_io.attributes import FrameHeader
 from dicom_io.boxes import LabelBoxes
 from dicom_io.encoding import encoded, encoded_value, filled, item, uid_value
 from dicom_io.errors import DicomIoError
@@ -29,6 +30,8 @@ _PER_FRAME_GROUPS = 0x52009230
 _PIXEL_DATA = 0x7FE00010
 _LONGEST_BYTES = 0xFFFFFFFE  # of a value with a 32-bit length, PS3.5 7.1.1
 _FRAMES_AT_ONCE = 32  # 1 MB at 512 x 512, which stays in the cache while it is filled and written
+_FRAME_MARK = "987654321"
+_FRAME_VALUE = encoded_value("ReferencedFrameNumber", _FRAME_MARK)
 _SEGMENT_MARK, _RANK_MARK, _NUMBER_MARK = 0xA1B2C3D4, 0xE5F60718, 0xBEEF
 _CLASS_MARK, _INSTANCE_MARK, _POSITION_MARK = (
     "2.25.1.2.3.4.5",
@@ -89,7 +92,7 @@ def frame_templates(group: Dataset, headers: Sequence[Dataset]) -> tuple[FrameTe
 
     Args:
         group: an item of the Per-frame Functional Groups Sequence; it is changed.
-        headers: the source images, slice by slice.
+        headers: the source images or frames, slice by slice.
 
     Raises:
         DicomIoError: the item is not of the form that this module was made for.
@@ -98,6 +101,8 @@ def frame_templates(group: Dataset, headers: Sequence[Dataset]) -> tuple[FrameTe
     group.SegmentIdentificationSequence[0].ReferencedSegmentNumber = _NUMBER_MARK
     source = group.DerivationImageSequence[0].SourceImageSequence[0]
     source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = _CLASS_MARK, _INSTANCE_MARK
+    if isinstance(headers[0], FrameHeader):
+        source.ReferencedFrameNumber = _FRAME_MARK  # type 1C: the reference is to this frame alone (PS3.3 table 10-3)
     group.PlanePositionSequence[0].ImagePositionPatient = list(_POSITION_MARK)
     prototype = encoded(group)
     return tuple(_template(prototype, header) for header in headers)
@@ -157,6 +162,8 @@ def _template(prototype: bytes, header: Dataset) -> FrameTemplate:
         _INSTANCE_VALUE: (uid_value(str(header.SOPInstanceUID)),),
         _POSITION_VALUE: (encoded_value("ImagePositionPatient", header.ImagePositionPatient),),
     }
+    if isinstance(header, FrameHeader):
+        values[_FRAME_VALUE] = (encoded_value("ReferencedFrameNumber", header.frame_number),)
     content = item(filled(prototype, values, Counter(list(values))))
     index, number = pack("<2I", _SEGMENT_MARK, _RANK_MARK), pack("<H", _NUMBER_MARK)
     number = pack("<HH2sH", 0x0062, 0x000B, b"US", 2) + number

@@ -12,8 +12,10 @@ import highdicom as hd
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import SegmentationStorage
 
+from dicom_io.attributes import FrameHeader
 from dicom_io.codes import laterality, structure_codes
 from dicom_io.errors import DicomIoError
 from dicom_io.guard import PARSER_ERRORS, QUIETLY, machine_fault
@@ -22,7 +24,9 @@ from engine.labels import LabelSet, Segment
 from engine.segmentation import Segmentation
 
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # PS3.6 Annex A; pydicom 3.0 has no name for it
+Labels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 KINDS = ("BINARY", "LABELMAP")
+_PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
 _ASK = "Give the segmentation that Vastus wrote for this series, or labels as NIfTI or NRRD"
 
 
@@ -105,27 +109,43 @@ def _check_source(dataset: Dataset, thing: str, source: SourceSeries) -> None:
 
 def _check_images(dataset: Dataset, thing: str, source: SourceSeries) -> None:
     """Every frame must be of one of the series' images; highdicom leaves the others out without a word."""
-    known = {header.SOPInstanceUID for header in source.headers}
+    known = {(str(header.SOPInstanceUID), getattr(header, "frame_number", None)) for header in source.headers}
     try:
-        named = [
-            frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-            for frame in dataset.PerFrameFunctionalGroupsSequence
-        ]
+        images = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in dataset[_PER_FRAME].value]
+        named = [(str(image.ReferencedSOPInstanceUID), image.get("ReferencedFrameNumber")) for image in images]
     except PARSER_ERRORS as error:
         raise DicomIoError(thing, "a frame does not name the image that it was made of", _ASK) from error
-    if strange := sum(uid not in known for uid in named):
+    if strange := sum(image not in known for image in named):
         reason = f"{strange} of its {len(named)} frames are of images that series {source.ref.series_uid} does not hold"
         raise DicomIoError(thing, reason, "Put it beside the series that it was made of")
 
 
-def _labels(dataset: Dataset, thing: str, source: SourceSeries) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    instances = [header.SOPInstanceUID for header in source.headers]
+def _labels(dataset: Dataset, thing: str, source: SourceSeries) -> Labels:
     try:
         segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
-        labels = segmentation.get_pixels_by_source_instance(
-            instances, combine_segments=True, assert_missing_frames_are_empty=True
-        )
+        labels = _labels_of(segmentation, source)
     except PARSER_ERRORS as error:
         reason = f"its frames do not give one label for each voxel of series {source.ref.series_uid}: {error}"
         raise DicomIoError(thing, reason, _ASK) from error
     return np.ascontiguousarray(labels, dtype=np.uint8)
+
+
+def _labels_of(segmentation: hd.seg.Segmentation, source: SourceSeries) -> Labels:
+    """The label of each voxel, by the images or the frames that the slices are."""
+    frames: dict[str, list[tuple[int, int]]] = {}
+    for k, header in enumerate(source.headers):
+        if isinstance(header, FrameHeader):
+            frames.setdefault(str(header.SOPInstanceUID), []).append((k, header.frame_number))
+    if not frames:
+        instances = [header.SOPInstanceUID for header in source.headers]
+        by_image = segmentation.get_pixels_by_source_instance(
+            instances, combine_segments=True, assert_missing_frames_are_empty=True
+        )
+        return np.asarray(by_image)
+    labels = np.zeros(source.grid.shape, dtype=np.uint8)
+    for uid, found in frames.items():
+        slices, numbers = zip(*found, strict=True)
+        labels[list(slices)] = segmentation.get_pixels_by_source_frame(
+            uid, numbers, combine_segments=True, assert_missing_frames_are_empty=True
+        )
+    return labels

@@ -2,7 +2,7 @@
 
 Only structures that were found have a group. A group refers to its segment of the SEG and to the source series, and
 carries the segment's tracking UID. What the results are for, what the model was trained on and whose work that stands
-on are told under Qualitative Evaluations at the end.
+on are told under Qualitative Evaluations at the end, and there, too, what makes the scan less fit for measurement.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.charset import default_encoding
 from pydicom.dataset import Dataset
 
+from dicom_io.attributes import instances_of
 from dicom_io.codes import (
     ATTRIBUTION,
     CT_UNSPECIFIED_REGION,
@@ -29,6 +30,7 @@ from dicom_io.encoding import CharacterSet, encoded, filled, reference, sequence
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import ResultRequest
 from dicom_io.heading import MAKER, RESULT_KINDS, adopt, maker_attributes, neutral_source, save
+from dicom_io.sr_flags import flag_items
 from dicom_io.sr_groups import Group, Told, fill_groups, group_of, prototypes, told_of
 from dicom_io.uids import CODING_SCHEME_UID, DEVICE_UID
 
@@ -69,7 +71,8 @@ def _content(content: Dataset, groups: Sequence[Told], character_set: CharacterS
 
 def _evidence(studies: Sequence[Dataset], request: ResultRequest) -> bytes:
     """Current Requested Procedure Evidence Sequence: where it refers to the first source image, it refers to all."""
-    contents = [reference(str(each.SOPClassUID), str(each.SOPInstanceUID)) for each in request.source.headers]
+    instances = instances_of(request.source.headers)
+    contents = [reference(str(each.SOPClassUID), str(each.SOPInstanceUID)) for each in instances]
     marks = {contents[0]: contents}
     return sequence(_EVIDENCE, [filled(encoded(study), marks, Counter(contents[:1])) for study in studies])
 
@@ -117,7 +120,6 @@ def _qualitative_evaluations(request: ResultRequest) -> hd.sr.ContainerContentIt
     texts = ((INTENDED_USE, told.intended_use), (TRAINING, told.training_statement), (ATTRIBUTION, told.attribution))
     contains = hd.sr.RelationshipTypeValues.CONTAINS
     container = hd.sr.ContainerContentItem(name=QUALITATIVE_EVALUATIONS, relationship_type=contains)
-    container.ContentSequence = hd.sr.ContentSequence(
-        [hd.sr.TextContentItem(name=name, value=text, relationship_type=contains) for name, text in texts if text]
-    )
+    items = [hd.sr.TextContentItem(name=name, value=text, relationship_type=contains) for name, text in texts if text]
+    container.ContentSequence = hd.sr.ContentSequence([*items, *flag_items(request.findings.flags)])
     return container

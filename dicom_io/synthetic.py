@@ -6,6 +6,7 @@ Every file is a complete CT Image Storage instance (PS3.3 A.3) of a patient call
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from pydicom.valuerep import DSfloat
 
 from dicom_io.errors import DicomIoError
 from dicom_io.series import SeriesRef
-from engine.volume import FloatArray, Grid, Volume
+from engine.volume import FloatArray, Grid, UnevenPlanes, Volume
 
 INTERCEPT_HU = -1024
 _NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
@@ -95,6 +96,34 @@ def patient_grid(
     return Grid(shape, affine)
 
 
+def tilted(grid: Grid, tilt_deg: float) -> Grid:
+    """The grid of the same scan with the gantry tilted: images turned about their rows, the table's way kept.
+
+    The slices' distance along the table is kept too, so their distance along the normal shrinks by the cosine.
+    """
+    affine, turn = np.array(grid.affine), np.deg2rad(tilt_deg)
+    row, column = (affine[:3, axis] / grid.spacing_mm[axis] for axis in (2, 1))
+    turned = np.cos(turn) * column + np.sin(turn) * np.cross(row, column)
+    middle = np.array([0.0, (grid.shape[1] - 1) / 2, 0.0])
+    affine[:3, 1] = turned * grid.spacing_mm[1]
+    affine[:3, 3] += grid.affine[:3, :3] @ middle - affine[:3, :3] @ middle
+    return Grid(grid.shape, affine, grid.uneven)
+
+
+def spaced(grid: Grid, steps_mm: Sequence[float]) -> Grid:
+    """The grid with slices at other distances from the first on.
+
+    Args:
+        grid: its slice step gives the direction only.
+        steps_mm: along that direction from each slice to the next.
+    """
+    affine = np.array(grid.affine)
+    places = np.concatenate([[0.0], np.cumsum(steps_mm)])
+    mean_mm = float(places[-1]) / (len(places) - 1)
+    affine[:3, 0] *= mean_mm / grid.spacing_mm[0]
+    return Grid(grid.shape, affine, UnevenPlanes(0, places / places[-1] * (len(places) - 1)))
+
+
 def write_series(volume: Volume, folder: Path, study: SyntheticStudy) -> SeriesRef:
     """Write one file for each slice, named by its Instance Number; the folder is made where it is missing.
 
@@ -111,7 +140,8 @@ def write_series(volume: Volume, folder: Path, study: SyntheticStudy) -> SeriesR
     orientation, step_mm = _plane(volume.grid)
     common = _common(volume.grid, study)
     common.ImageOrientationPatient = _decimals(orientation)
-    common.SliceThickness = common.SpacingBetweenSlices = _decimal(step_mm)
+    if volume.grid.uneven is None:
+        common.SliceThickness = common.SpacingBetweenSlices = _decimal(step_mm)
     folder.mkdir(parents=True, exist_ok=True)
     count = len(volume.hu)
     numbers = range(1, count + 1) if study.instance_order == "ascending" else range(count, 0, -1)
@@ -181,6 +211,8 @@ def _write_slice(volume: Volume, index: int, common: Dataset, study: SyntheticSt
     dataset.InstanceNumber = int(path.stem)
     dataset.SOPInstanceUID = study.uid("series", study.series_number, "instance", dataset.InstanceNumber)
     dataset.ImagePositionPatient = _decimals(volume.grid.to_patient(np.array([index, 0, 0])))
+    if volume.grid.uneven is not None:
+        dataset.SliceThickness = _decimal(_plane(volume.grid)[1] * float(volume.grid.uneven.thickness[index]))
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID

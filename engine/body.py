@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from engine.errors import VolumeError
 from engine.resample import Scalar, sample_nearest
-from engine.volume import FloatArray, Grid
+from engine.volume import FloatArray, Grid, UnevenPlanes
 
 SKIN_HU = -200  # between air and fat
 COARSE_MM = 4.0
@@ -26,17 +26,33 @@ class Body:
 
     Attributes:
         mask: bool, axes (z, y, x); bowel gas and lungs included.
-        grid: the coarse grid.
-        step: voxels of the scan to one coarse voxel.
+        grid: the coarse grid; it is even where the scan's is not.
+        step: voxels of the scan to one coarse voxel; where its planes lie unevenly, steps of their mean distance.
+        uneven: the scan's uneven planes.
     """
 
     mask: NDArray[np.bool_]
     grid: Grid
     step: tuple[int, int, int]
+    uneven: UnevenPlanes | None = None
 
     def points(self) -> FloatArray:
         """Indices [n, 3] of its voxels on the scan's grid."""
-        return np.asarray(np.argwhere(self.mask) * np.array(self.step), dtype=np.float64)
+        places = np.asarray(np.argwhere(self.mask) * np.array(self.step), dtype=np.float64)
+        if self.uneven is not None:
+            places[:, self.uneven.axis] = self.uneven.index_of(places[:, self.uneven.axis])
+        return places
+
+    def thinned(self, hu: NDArray[np.int16]) -> NDArray[np.int16]:
+        """The scan's voxels that the coarse ones stand for."""
+        return _thinned(hu, self.step, self.uneven)
+
+    def coarse(self, index: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The coarse voxels [n, 3] that are nearest to voxels [n, 3] of the scan."""
+        place = index.astype(np.float64)
+        if self.uneven is not None:
+            place[:, self.uneven.axis] = self.uneven.place_of(place[:, self.uneven.axis])
+        return np.asarray(np.minimum(np.rint(place / self.step).astype(np.intp), np.array(self.mask.shape) - 1))
 
     def on(self, target: Grid) -> NDArray[np.bool_]:
         """The mask on another grid."""
@@ -66,7 +82,7 @@ def find_body(hu: NDArray[np.int16], grid: Grid) -> Body:
     wanted = [max(1, round(COARSE_MM / spacing)) for spacing in grid.spacing_mm]
     step = (wanted[0], wanted[1], wanted[2])
     # Clipping and blurring over 12 mm take noise out of the fat, and the table's thin shells out of the picture.
-    coarse = np.clip(hu[:: step[0], :: step[1], :: step[2]], -1000, 0).astype(np.float32)
+    coarse = np.clip(_thinned(hu, step, grid.uneven), -1000, 0).astype(np.float32)
     mask = ndimage.uniform_filter(coarse, 3, mode="nearest") > BLURRED_SKIN_HU
     core = ndimage.binary_erosion(mask, border_value=1)  # parts the patient from a board he lies on
     parts = cc3d.connected_components(core, connectivity=6)
@@ -77,7 +93,16 @@ def find_body(hu: NDArray[np.int16], grid: Grid) -> Body:
     large = (sizes >= LEAST_PART * sizes.max())[parts]
     body = ndimage.binary_dilation(large, iterations=2) & mask
     affine = grid.affine @ np.diag([*step, 1.0])
-    return Body(_filled(body), Grid((body.shape[0], body.shape[1], body.shape[2]), affine), step)
+    return Body(_filled(body), Grid((body.shape[0], body.shape[1], body.shape[2]), affine), step, grid.uneven)
+
+
+def _thinned(hu: NDArray[np.int16], step: tuple[int, int, int], uneven: UnevenPlanes | None) -> NDArray[np.int16]:
+    """Every `step`-th voxel; along an uneven axis the plane that is nearest to every `step`-th place."""
+    if uneven is not None:
+        places = np.arange(0, uneven.places.size, step[uneven.axis], dtype=np.float64)
+        hu = hu.take(np.rint(uneven.index_of(places)).astype(np.intp), axis=uneven.axis)
+    strides = [1 if uneven is not None and axis == uneven.axis else each for axis, each in enumerate(step)]
+    return hu[tuple(slice(None, None, each) for each in strides)]
 
 
 def body_on(network: Grid, body: Body, hu: torch.Tensor) -> NDArray[np.bool_]:

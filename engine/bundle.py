@@ -61,6 +61,7 @@ class ModelCard:
         limits: how far a backend's answers may lie from the network's own on the package's windows; None where the
             package has no windows and no backend is to be held against any.
         expects: what a scan must show before the network is asked.
+        ages_years: lowest and highest age of the patients whom it is for; None where it names none.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ModelCard:
     contract: Contract = field(default_factory=Contract)
     limits: GateLimits | None = field(default_factory=GateLimits)
     expects: Expected = "thighs"
+    ages_years: tuple[float, float] | None = None
 
 
 def write_package(folder: Path, models: Path, card: ModelCard, texts: Mapping[Path, str] | None = None) -> ModelPackage:
@@ -233,6 +235,7 @@ def _section(card: ModelCard, digests: Mapping[str, str]) -> dict[str, Any]:
         "contract": asdict(card.contract),
         "gate": {"by": "none"} if card.limits is None else {"by": "windows", **asdict(card.limits)},
         "expects": card.expects,
+        **({} if card.ages_years is None else {"ages_years": list(card.ages_years)}),
     }
 
 

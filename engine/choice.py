@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -190,6 +190,12 @@ def _digest_of(library: Path) -> str:
         raise BackendError(f"plug-in library {library}", reason, remedy) from error
 
 
+def options_for(candidate: Candidate, options: SessionOptions) -> SessionOptions:
+    """Options with a candidate's precision, and as many windows at a time as suit it where that was left open."""
+    batch = batch_of(options.batch, candidate.backend, options.device)
+    return replace(options, precision=candidate.precision, batch=batch)
+
+
 def batch_of(asked: int, backend: str, device: str) -> int:
     """Windows at a time: as many as asked for, or where that is 0 what suits the kind of device."""
     return asked or (GPU_BATCH if backend in GPU_BACKENDS or device == "cuda" else CPU_BATCH)
@@ -242,13 +248,13 @@ def decide(wanted: Candidate, folder: Path, now: Callable[[], Conditions]) -> De
         return Decision(backends.resolve(wanted.backend), wanted.precision, "settings", "the settings name it")
     measured, why = recall(folder)
     if measured is not None:
-        changed = measured.conditions.differences(now())
         best = measured.fastest(wanted)
-        if not changed and best is not None:
+        if best is None:
+            why = "nothing that is wanted passed when it was measured"
+        elif changed := measured.conditions.differences(now()):
+            why = f"what was measured no longer counts: another {', another '.join(changed)}"
+        else:
             words = f"the fastest that passed the gate here: {best.seconds:.3f} s a window"
             return Decision(backends.resolve(best.candidate.backend), best.candidate.precision, "measurement", words)
-        why = "nothing that is wanted passed when it was measured"
-        if changed:
-            why = f"what was measured no longer counts: another {', another '.join(changed)}"
     order = f"the first of {', '.join(AUTO_ORDER)}" if wanted.backend == AUTO else "its own choice of precision"
     return Decision(backends.resolve(wanted.backend), wanted.precision, "order", f"{order}, because {why}")

@@ -9,7 +9,7 @@ Every error names the thing, the reason and the remedy::
      |- ModelError         a model package is missing, damaged or not what it says
      |- BackendError       a backend is unknown, unavailable or failed
      |   '- DeviceMemoryError  its device has too little memory for what was asked
-     |- PluginError        a plug-in cannot be imported, is not what its group asks for, or is offered twice
+     |- PluginError        a plug-in cannot be imported, is not what its group asks for, is offered twice, or fails
      |- ImageError         an image file is missing, damaged, or not what it should be (engine/images.py)
      |- EvaluationError    predictions and truth cannot be compared (engine/evaluation/cases.py)
      |- TrainingError      a preset, the training data or a run cannot be used (engine/training/errors.py)
@@ -61,4 +61,4 @@ class DeviceMemoryError(BackendError):
 
 
 class PluginError(VastusError):
-    """A plug-in cannot be imported, is not what its group asks for, or is offered by two distributions."""
+    """A plug-in cannot be imported, is not what its group asks for, is offered by two distributions, or fails."""

@@ -1,17 +1,20 @@
 """A cheap look at the pixels before the network is paid for: does the scan show two thighs?
 
 A thigh is known by its femur: a round, dense bone of some 3 cm with soft tissue all around it. Levels with exactly
-two such bones side by side must run over a good part of a thigh.
+two such bones side by side must run over a good part of a thigh. Above them hip bones lie between the femora, below
+them the femora widen to condyles: that tells how much of hip and knee the scan holds, whatever its header says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from engine.body import find_body
 from engine.errors import VastusError, VolumeError
@@ -31,6 +34,15 @@ LEAST_SOFT_SHARE = 0.75  # of the ring around the bone
 DISTANCE_MM = (60.0, 400.0)  # between the two bones
 LARGEST_AREA_RATIO = 2.5
 OTHER_BONE_MM2 = 250.0  # a third bone of this size means pelvis, spine, or leg below the knee
+BETWEEN = (0.2, 0.8)  # of the way from one femur to the other: what lies there is no femur
+CONDYLES_MM = 50.0  # width of the bones of one leg; a shaft has some 30, condyles 70 and more
+KNEE_REACH_MM = 60.0  # bones nearer than this to a femur's axis are of its leg
+SPONGY_HU = 170.0  # muscle has less, even with contrast medium
+SMOOTHED = 3  # voxels, against noise
+HIP_BONE_MM2 = 150.0  # the great vessels are thinner
+LEAST_LEVELS = 2  # one after the other, or noise would do
+HIP_JOINT_MM = 90.0  # from where hip bones begin, the ischium, to above the femoral head
+KNEE_JOINT_MM = 45.0  # from where a femur has widened to below its condyles
 
 
 class NotThighs(VastusError):  # noqa: N818 - a finding about the scan, named for what it says
@@ -39,30 +51,79 @@ class NotThighs(VastusError):  # noqa: N818 - a finding about the scan, named fo
 
 @dataclass(frozen=True)
 class ThighSpan:
-    """The levels that show two thighs, z in LPS mm.
+    """The levels that show two thighs, and what of hips and knees the scan holds; z in LPS mm, and lengths in mm.
 
     Attributes:
-        lowest_mm: the lowest level.
-        highest_mm: the highest level.
+        lowest_mm: the lowest level with two shafts.
+        highest_mm: the highest level with two shafts.
+        bottom_mm: the lowest level of the body in the scan.
+        top_mm: the highest level of the body in the scan.
+        hip_mm: the level above the shafts at which hip bones begin; None where none are seen.
+        knee_mm: the level below the shafts at which both femora have widened to condyles; None where they do not.
     """
 
     lowest_mm: float
     highest_mm: float
+    bottom_mm: float
+    top_mm: float
+    hip_mm: float | None
+    knee_mm: float | None
 
     @property
     def length_mm(self) -> float:
-        """From the lowest to the highest level."""
+        """From the lowest to the highest level with two shafts."""
         return self.highest_mm - self.lowest_mm
+
+    @property
+    def pelvis_mm(self) -> float:
+        """How much of the scan lies above the level at which hip bones begin; 0 where none are seen."""
+        return 0.0 if self.hip_mm is None else self.top_mm - self.hip_mm
+
+    @property
+    def below_condyles_mm(self) -> float:
+        """How much of the scan lies below the level at which both femora have widened; 0 where they do not."""
+        return 0.0 if self.knee_mm is None else self.knee_mm - self.bottom_mm
+
+    @property
+    def pelvis_above(self) -> bool:
+        """Whether the hip joints are in the scan, up to above the femoral heads."""
+        return self.pelvis_mm >= HIP_JOINT_MM
+
+    @property
+    def knee_below(self) -> bool:
+        """Whether the knee joints are in the scan, down to below the condyles."""
+        return self.below_condyles_mm >= KNEE_JOINT_MM
+
+    @property
+    def covered_mm(self) -> float:
+        """What of the stretch from hip joints to knee joints lies in the scan."""
+        top = self.top_mm if self.hip_mm is None else min(self.top_mm, self.hip_mm + HIP_JOINT_MM)
+        bottom = self.bottom_mm if self.knee_mm is None else max(self.bottom_mm, self.knee_mm - KNEE_JOINT_MM)
+        return top - bottom
 
 
 @dataclass(frozen=True)
 class _Bone:
-    """One dense region in one level: area in mm2, middle in mm of the level's plane (y, x), whether a shaft."""
+    """One dense region in one level: area in mm2, middle and sides in mm of the level's plane, whether a shaft."""
 
     area_mm2: float
     y_mm: float
     x_mm: float
+    sides_mm: tuple[float, float]
     shaft: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Levels:
+    """The levels of a scan: Hounsfield units `[level, row, column]`, where they lie, and the bones of each."""
+
+    image: NDArray[np.float32]
+    grid: Grid
+    bones: list[list[_Bone]]
+
+
+Shows = Callable[[_Levels, int, tuple[_Bone, _Bone]], bool]
+"""Whether a level shows something, beside two femora."""
 
 
 def find_thighs(volume: Volume) -> ThighSpan:
@@ -80,14 +141,64 @@ def find_thighs(volume: Volume) -> ThighSpan:
     grid = network_grid(scan, body.points(), 0.0, SPACING_MM)
     image = sample_linear(hu, scan, grid).numpy()
     image[~body.on(grid)] = -1000.0
-    levels = [_two_shafts(bones) for bones in _bones(image, grid)]
+    bones = _bones(image, grid)
+    levels = [_two_shafts(each) is not None for each in bones]
     first, last, good = _longest_run(levels, grid.spacing_mm[0])
     step_mm = grid.spacing_mm[0]
     run_mm = (last - first + 1) * step_mm
     if run_mm < LEAST_LENGTH_MM or good * step_mm < LEAST_LENGTH_MM * LEAST_GOOD_SHARE:
         raise _not_thighs(grid.shape[0] * step_mm, run_mm if good else 0.0)
-    ends = [float(grid.to_patient(np.array([level, 0.0, 0.0]))[2]) for level in (first, last)]
-    return ThighSpan(min(ends), max(ends))
+    return _span(_Levels(image, grid, bones), first, last)
+
+
+def _span(levels: _Levels, first: int, last: int) -> ThighSpan:
+    """The run of shafts from level `first` to level `last`, and what lies above and below it."""
+
+    def z_mm(level: int) -> float:
+        return float(levels.grid.to_patient(np.array([level, 0.0, 0.0]))[2])
+
+    end = len(levels.bones) - 1
+    low, high, bottom, top = (first, last, 0, end) if z_mm(first) < z_mm(last) else (last, first, end, 0)
+    upward = 1 if top > bottom else -1
+    middle = (low + high) // 2
+    hip = _first_of(levels, range(middle, top + upward, upward), _hip_bones)
+    knee = _first_of(levels, range(middle, bottom - upward, -upward), _condyles)
+    heights = (z_mm(low), z_mm(high), z_mm(bottom), z_mm(top))
+    return ThighSpan(*heights, None if hip is None else z_mm(hip), None if knee is None else z_mm(knee))
+
+
+def _first_of(levels: _Levels, path: range, shows: Shows) -> int | None:
+    """The first level on the path from which on `LEAST_LEVELS` show it, beside the femora as they were seen last."""
+    femora: tuple[_Bone, _Bone] | None = None
+    seen: list[int] = []
+    for level in path:
+        femora = _two_shafts(levels.bones[level]) or femora
+        seen = [*seen, level] if femora and shows(levels, level, femora) else []
+        if len(seen) == LEAST_LEVELS:
+            return seen[0]
+    return None
+
+
+def _hip_bones(levels: _Levels, level: int, femora: tuple[_Bone, _Bone]) -> bool:
+    """Whether bone lies between the femora: spongy bone, which is less dense than a shaft."""
+    _, step_y, step_x = levels.grid.spacing_mm
+    left, right = sorted(each.x_mm for each in femora)
+    low, high = (round((left + share * (right - left)) / step_x) for share in BETWEEN)
+    spongy = uniform_filter(levels.image[level, :, low:high], SMOOTHED, mode="nearest") > SPONGY_HU
+    regions = cc3d.connected_components(spongy[None], connectivity=6)
+    areas = np.bincount(regions.ravel())[1:] * step_y * step_x
+    return bool(areas.max(initial=0.0) >= HIP_BONE_MM2)
+
+
+def _condyles(levels: _Levels, level: int, femora: tuple[_Bone, _Bone]) -> bool:
+    """Whether the bones of each leg are as wide as condyles."""
+    bones = levels.bones[level]
+
+    def width_mm(femur: _Bone) -> float:
+        own = [each.sides_mm for each in bones if abs(each.x_mm - femur.x_mm) <= KNEE_REACH_MM]
+        return max((high for _, high in own), default=0.0) - min((low for low, _ in own), default=0.0)
+
+    return all(width_mm(femur) >= CONDYLES_MM for femur in femora)
 
 
 def _not_thighs(scan_mm: float, run_mm: float) -> NotThighs:
@@ -119,7 +230,10 @@ def _bones(image: NDArray[np.float32], grid: Grid) -> list[list[_Bone]]:
         level, row, column = (float(value) for value in statistics["centroids"][region])
         own = regions[round(level)] == region
         shaft = _is_shaft(image[round(level)], own, (row, column), grid)
-        bones[round(level)].append(_Bone(area_mm2, row * grid.spacing_mm[1], column * grid.spacing_mm[2], shaft))
+        y_mm, x_mm = row * grid.spacing_mm[1], column * grid.spacing_mm[2]
+        columns = statistics["bounding_boxes"][region][2]
+        sides_mm = (columns.start * grid.spacing_mm[2], columns.stop * grid.spacing_mm[2])
+        bones[round(level)].append(_Bone(area_mm2, y_mm, x_mm, sides_mm, shaft))
     return bones
 
 
@@ -150,16 +264,17 @@ def _is_shaft(level: NDArray[np.float32], own: NDArray[np.bool_], middle: tuple[
     return ring.size > 0 and float(soft.mean()) >= LEAST_SOFT_SHARE
 
 
-def _two_shafts(bones: list[_Bone]) -> bool:
-    """Whether a level shows two femoral shafts side by side and no other bone of size."""
+def _two_shafts(bones: list[_Bone]) -> tuple[_Bone, _Bone] | None:
+    """The two femoral shafts of a level that shows them side by side and no other bone of size."""
     shafts = [bone for bone in bones if bone.shaft]
     others = sum(bone.area_mm2 >= OTHER_BONE_MM2 for bone in bones if not bone.shaft)
     if len(shafts) != 2 or others:
-        return False
+        return None
     one, two = shafts
     across, deep = abs(one.x_mm - two.x_mm), abs(one.y_mm - two.y_mm)
     alike = max(one.area_mm2, two.area_mm2) <= LARGEST_AREA_RATIO * min(one.area_mm2, two.area_mm2)
-    return DISTANCE_MM[0] <= across <= DISTANCE_MM[1] and deep <= across and alike
+    apart = DISTANCE_MM[0] <= across <= DISTANCE_MM[1] and deep <= across
+    return (one, two) if apart and alike else None
 
 
 def _longest_run(levels: list[bool], step_mm: float) -> tuple[int, int, int]:

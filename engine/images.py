@@ -62,20 +62,35 @@ def image_files(folder: Path) -> dict[str, Path]:
         ImageError: the folder cannot be listed, holds no image file, or two of one name.
     """
     remedy = f"Name the files CASE{' or CASE'.join(SUFFIXES)}, one a case"
+    found = by_case(folder, lambda path: case_name(path) if path.is_file() else None, ImageError, remedy)
+    if not found:
+        raise ImageError(f"folder {folder}", "it holds no NIfTI or NRRD file", remedy)
+    return found
+
+
+def by_case(
+    folder: Path, name_of: Callable[[Path], str | None], error: type[VastusError], remedy: str
+) -> dict[str, Path]:
+    """What lies directly in a folder, by case name, sorted; what is hidden is passed over.
+
+    Args:
+        folder: the folder.
+        name_of: the case's name, or None for what is to be passed over.
+        error: the kind of error that is raised where the folder cannot be listed, or two things are of one case.
+        remedy: what is to be done then.
+    """
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
-    except OSError as error:
-        raise ImageError(f"folder {folder}", f"it cannot be listed: {error.strerror}", "Name another folder") from error
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as fault:
+        raise error(f"folder {folder}", f"it cannot be listed: {fault.strerror}", remedy) from fault
     found: dict[str, Path] = {}
     for path in paths:
-        name = case_name(path)
+        name = name_of(path)
         if name is None:
             continue
         if name in found:
-            raise ImageError(f"file {path}", f"{found[name].name} beside it is of the same case", remedy)
+            raise error(f"file {path}", f"{found[name].name} beside it is of the same case", remedy)
         found[name] = path
-    if not found:
-        raise ImageError(f"folder {folder}", "it holds no NIfTI or NRRD file", remedy)
     return found
 
 
@@ -132,6 +147,7 @@ def write_labels(path: Path, segmentation: Segmentation) -> None:
 
     Raises:
         ImageError: the name ends like no known format, or the disk refused the file.
+        VolumeError: its planes lie unevenly, which these formats cannot say.
     """
     _write(path, segmentation.labels, segmentation.grid)
 
@@ -145,6 +161,7 @@ def write_image(path: Path, volume: Volume) -> None:
 
     Raises:
         ImageError: the name ends like no known format, or the disk refused the file.
+        VolumeError: its planes lie unevenly, which these formats cannot say.
     """
     _write(path, volume.hu, volume.grid)
 
@@ -220,6 +237,7 @@ def _suffix(path: Path) -> str:
 
 def _write(path: Path, array: Array, grid: Grid) -> None:
     suffix = _suffix(path)
+    grid.require_even(f"file {path}")  # these formats know one distance
     write = _write_nrrd if suffix.endswith(".nrrd") else _write_nifti
     part = path.with_name(f".{uuid.uuid4().hex}.part{suffix}")
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from monai.networks.nets.unetr import UNETR
@@ -28,30 +28,12 @@ class UnetrShape:
 PAPER_SHAPE = UnetrShape(feature_size=16, hidden_size=768, mlp_dim=3072, num_heads=12)
 
 
-def build_unetr(  # noqa: PLR0913 - the four sizes are UnetrShape's fields, so that `**asdict(shape)` fits
-    class_count: int,
-    feature_size: int,
-    hidden_size: int,
-    mlp_dim: int,
-    num_heads: int,
-    window: tuple[int, int, int] = (96, 96, 96),
-) -> torch.nn.Module:
+def build_unetr(class_count: int, shape: UnetrShape, window: tuple[int, int, int] = (96, 96, 96)) -> torch.nn.Module:
     """A UNETR with fresh weights: one channel in, `class_count` channels of logits out.
 
     Args:
         class_count: the label set's classes, background included.
-        feature_size: see `UnetrShape`.
-        hidden_size: see `UnetrShape`.
-        mlp_dim: see `UnetrShape`.
-        num_heads: see `UnetrShape`.
+        shape: its sizes.
         window: voxels of its one input size, axes (z, y, x), each a multiple of 16.
     """
-    return UNETR(
-        in_channels=1,
-        out_channels=class_count,
-        img_size=window,
-        feature_size=feature_size,
-        hidden_size=hidden_size,
-        mlp_dim=mlp_dim,
-        num_heads=num_heads,
-    )
+    return UNETR(in_channels=1, out_channels=class_count, img_size=window, **asdict(shape))

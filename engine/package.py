@@ -63,6 +63,7 @@ class ModelPackage:
         contract: names and shape of what goes into the network and out.
         limits: how far a backend's answers may lie from the network's own; None where it says that it is not checked.
         expects: what a scan must show before the network is asked.
+        ages_years: lowest and highest age of the patients whom it is for; None where it names none.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class ModelPackage:
     contract: Contract = field(default_factory=Contract)
     limits: GateLimits | None = field(default_factory=GateLimits)
     expects: Expected = "thighs"
+    ages_years: tuple[float, float] | None = None
 
 
 class _Limits(BaseModel):
@@ -126,6 +128,7 @@ class _Section(BaseModel):
     contract: Contract = Contract()
     gate: _Limits = _Limits()
     expects: Expected = "thighs"
+    ages_years: tuple[float, float] | None = None
 
 
 class _Metadata(BaseModel):
@@ -176,6 +179,7 @@ def load_package(folder: Path) -> ModelPackage:
         contract=section.contract,
         limits=section.gate.value(),
         expects=section.expects,
+        ages_years=section.ages_years,
     )
 
 
@@ -261,6 +265,7 @@ def _check_values(folder: Path, section: _Section) -> None:
         (not model.gamma > 0, "gamma is not above 0"),
         (not all(spacing > 0 for spacing in model.spacing_mm), "a spacing is not above 0"),
         (not all(size >= 1 for size in model.window), "a window has no voxels"),
+        (section.ages_years is not None and not 0 <= section.ages_years[0] < section.ages_years[1], "no range of ages"),
         ((section.contract.dimensions == 2) != flat, "a window is one slice deep where the network has 2 dimensions"),
         (bool(fault := (section.gate.value() or GateLimits()).fault()), f"the gate holds nothing back: {fault}"),
     )

@@ -25,6 +25,8 @@ ROLES: Mapping[str, str] = MappingProxyType({BACKENDS: "backend", MODELS: "model
 GROUPS = tuple(ROLES)
 NAME_FORM = r"[a-z0-9][a-z0-9._-]{0,63}"
 """How a part may be called: in settings, SQL and the names of files."""
+MOST_WORDS = 300
+"""Characters that are kept of what a library says."""
 IMPORT_FAULTS = (
     ImportError,
     AttributeError,
@@ -105,10 +107,27 @@ class Plugin:
             raise self.refused(f"{self.entry_point.value} cannot be imported: {words}") from error
         return loaded
 
+    def failed(self, doing: str, error: Exception) -> PluginError:
+        """The error that tells of another one, which this part raised while it was in use.
+
+        Args:
+            doing: what it did, as `its session fails`.
+            error: what it raised.
+        """
+        remedy = f"Report it to the maker of {self.distribution}, or choose another {ROLES[self.group]}"
+        reason = f"{self.origin}: {doing}: {told(error)}"
+        return PluginError(f"plug-in {self.group}:{self.name}", reason, remedy)
+
     def refused(self, reason: str) -> PluginError:
         """The error that refuses this part, for a reason that does not name its distribution yet."""
         remedy = f"Install {self.distribution} again in a version that fits, or uninstall it"
         return PluginError(f"plug-in {self.group}:{self.name}", f"{self.origin}: {reason}", remedy)
+
+
+def told(error: Exception) -> str:
+    """An error of another's code in one line: its kind, and the first `MOST_WORDS` characters of its words."""
+    words = " ".join(str(error).split())[:MOST_WORDS]
+    return f"{type(error).__name__}: {words}"
 
 
 def offers(group: str) -> Mapping[str, tuple[Plugin, ...]]:

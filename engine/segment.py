@@ -78,9 +78,10 @@ class Segmenter:
         network = network_grid(scan, body.points(), BODY_MARGIN_MM, self.package.preprocessing.spacing_mm)
         try:
             image = sample_linear(hu, scan, network, self.session.device)
-            sweep = self._sweep(image, body_beside(network, body, image), progress)
+            inside = body_beside(network, body, image)
+            sweep = self._sweep(image, inside, progress)
             del image
-            numbers, grid = self._numbers(sweep, network)
+            numbers, grid = self._numbers(sweep, inside, network)
         except torch.OutOfMemoryError as error:
             device = self.session.device
             reason = "it has too little memory for the scan beside the network"
@@ -104,7 +105,7 @@ class Segmenter:
             workspace=self.workspace,
         )
 
-    def _numbers(self, sweep: Sweep, network: Grid) -> tuple[NDArray[np.uint8], Grid]:
+    def _numbers(self, sweep: Sweep, inside: torch.Tensor, network: Grid) -> tuple[NDArray[np.uint8], Grid]:
         """Segment numbers, and the grid on which they lie.
 
         A network may see air as it sees fat, so it is not asked about the air around the patient. What is left and
@@ -112,8 +113,8 @@ class Segmenter:
         """
         if self.boundary == "nearest":
             classes = classes_of(sweep).numpy()
-            return self._sorted_out(classes * _host(sweep.inside), network), network
-        found = fine_classes_of(sweep).masked(_host(sweep.inside))
+            return self._sorted_out(classes * inside.cpu().numpy(), network), network
+        found = fine_classes_of(sweep).masked(inside.cpu().numpy())
         grid, least_ml = refined_grid(network), self.package.label_set.least_volume_ml
         fine = found.spread(self._sorted_out(found.coarse, network))
         return remove_specks(fine, grid.voxel_volume_mm3, least_ml), grid
@@ -121,7 +122,3 @@ class Segmenter:
     def _sorted_out(self, classes: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
         numbers = number_sides(classes, grid, self.package.label_set)
         return remove_islands_and_specks(numbers, grid.voxel_volume_mm3, self.package.label_set)
-
-
-def _host(mask: torch.Tensor | None) -> NDArray[np.bool_]:
-    return np.asarray(True) if mask is None else np.asarray(mask.cpu().numpy())

@@ -10,17 +10,18 @@ import torch
 
 from engine import backends
 from engine.backends import Session, SessionOptions, open_session
-from engine.choice import Candidate, Trial, batch_of
-from engine.errors import BackendError, PluginError
+from engine.choice import Candidate, Trial, options_for
+from engine.errors import BackendError, PluginError, VastusError
 from engine.gate import admit, stored
 from engine.package import ModelPackage
+from engine.plugins import told
 
 RUNS = 5
 """Timed runs of a candidate, of which the shortest counts: what is longer is another program's."""
 ENOUGH_S = 10.0
 """After so long no further run is begun, if there was one."""
-MOST_WORDS = 300
-"""Characters that are kept of what a library says."""
+HINDRANCES = (BackendError, PluginError, RuntimeError)
+"""What keeps a candidate from serving, and no other one from being tried; torch's of its memory is a RuntimeError."""
 
 Say = Callable[[str], None]
 """Told what is being done with the candidate whose turn it is."""
@@ -45,16 +46,18 @@ def run_trials(package: ModelPackage, options: SessionOptions, which: Iterable[C
         ModelError: the package's windows are damaged.
     """
     for candidate in which:
-        batch = batch_of(options.batch, candidate.backend, options.device)
-        trial = Trial(candidate, batch)
+        asked = options_for(candidate, options)
+        trial = Trial(candidate, asked.batch)
         try:
-            trial = _tried(trial, package, replace(options, precision=candidate.precision, batch=batch), say)
-        except (BackendError, PluginError) as error:
-            trial = replace(trial, refused=error.reason)
-        except RuntimeError as error:  # a plug-in's own, or torch's of its memory (torch.OutOfMemoryError)
-            words = " ".join(str(error).split())[:MOST_WORDS]
-            trial = replace(trial, refused=f"{type(error).__name__}: {words}")
+            trial = _tried(trial, package, asked, say)
+        except HINDRANCES as error:
+            trial = replace(trial, refused=reason_of(error))
         yield trial  # outside of the handlers: an error holds on to the memory of what failed
+
+
+def reason_of(hindrance: Exception) -> str:
+    """Why one of `HINDRANCES` keeps a candidate from serving, in one line."""
+    return hindrance.reason if isinstance(hindrance, VastusError) else told(hindrance)
 
 
 def _tried(trial: Trial, package: ModelPackage, options: SessionOptions, say: Say) -> Trial:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from engine import backends
 from engine.backends import AUTO, SessionOptions, open_session
-from engine.choice import Candidate, batch_of
-from engine.errors import BackendError
+from engine.choice import Candidate, options_for
 from engine.gate import Agreement, compare, faults, windows_of
 from engine.package import ModelPackage
+from engine.trials import HINDRANCES, candidates, reason_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Verdict:
 
 
 def verify(package: ModelPackage, options: SessionOptions, chosen: Candidate) -> Iterator[Verdict]:
-    """Try the chosen backend first, and then every other one in each of its precisions.
+    """Try the chosen backend first, then every other one in each of its precisions; last, those that are not here.
+
+    One that fails hinders no other.
 
     Args:
         package: the model; brings windows and limits.
@@ -48,27 +50,24 @@ def verify(package: ModelPackage, options: SessionOptions, chosen: Candidate) ->
     first = _tried(chosen, package, options, is_chosen=True)
     yield first
     done = {(first.backend, first.precision), (chosen.backend, chosen.precision)}
-    usable = backends.usable()
+    for candidate in candidates():
+        if (candidate.backend, candidate.precision) not in done:
+            yield _tried(candidate, package, options, is_chosen=False)
     for name, missing in backends.availability().items():
-        if name not in usable:
-            yield Verdict(name, AUTO, available=False, chosen=False, refused=missing or "")
-            continue
-        for precision in usable[name].precisions:
-            if (name, precision) not in done:
-                yield _tried(Candidate(name, precision), package, options, is_chosen=False)
+        if missing is not None:
+            yield Verdict(name, AUTO, available=False, chosen=False, refused=missing)
 
 
 def _tried(candidate: Candidate, package: ModelPackage, options: SessionOptions, is_chosen: bool) -> Verdict:
-    batch = batch_of(options.batch, candidate.backend, options.device)
     verdict = Verdict(candidate.backend, candidate.precision, available=True, chosen=is_chosen)
     try:
-        session = open_session(candidate.backend, package, replace(options, precision=candidate.precision, batch=batch))
+        session = open_session(candidate.backend, package, options_for(candidate, options))
         verdict = replace(verdict, precision=session.precision)
         if package.limits is None:
             return verdict
         found = compare(session, windows_of(package))
-    except BackendError as error:
-        return replace(verdict, refused=error.reason)
+    except HINDRANCES as error:
+        return replace(verdict, refused=reason_of(error))
     if session.precision not in package.limits.largest_error:
         return replace(verdict, found=found, refused="no limit is known for this precision")
     return replace(verdict, found=found, refused="; ".join(faults(found, package.limits, session.precision)))

@@ -13,6 +13,7 @@ from dicom_io.findings import Figure, figures
 from dicom_io.results import ResultFile
 from dicom_io.series import SeriesRef, find_series
 from dicom_io.uids import derive_uids
+from engine.flags import RaisedFlag
 from engine.labels import side_word
 from engine.measure import Measurements
 from node.errors import SpoolError
@@ -51,6 +52,17 @@ class FolderLedger:
                 row = (each.structure, side_word(each.side), each.quantity, each.value, each.unit, " ".join(each.flags))
                 table.writerow(row)
         return {"figures": len(self.figures)}
+
+    def note_flags(self, order: JobOrder, raised: tuple[RaisedFlag, ...]) -> Counts:
+        """Write `flags.csv`."""
+        order.folder.mkdir(parents=True, exist_ok=True)
+        with (order.folder / "flags.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(("code", "policy", "number", "unit", "words"))
+            for each in raised:
+                number = "" if each.flag.number is None else each.flag.number
+                table.writerow((each.flag.code, each.policy.value, number, each.flag.unit, each.flag.words))
+        return {"flags": len(raised)}
 
     def deliver(self, order: JobOrder) -> Counts:
         """Nowhere: the folder is where the results stay."""

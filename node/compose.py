@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -18,8 +18,11 @@ from sqlalchemy import Engine
 
 from config.settings import Settings
 from db import queries
-from db.session import migrate, now, open_database, transaction
+from db.session import migrate, now, open_database
+from dicom_io.kernels import OwnKernels
+from dicom_io.select import ContrastPolicy, SelectionRules
 from dicom_io.series import SeriesRules
+from engine.flags import Policy
 from engine.plugins import BACKENDS, OUR_DISTRIBUTION, plugin
 from node import log
 from node.complete import CompletionWatcher
@@ -33,6 +36,7 @@ from node.jobs import DELIVER, DELIVER_QUEUE, PROCESS, SEGMENT_QUEUE, JobQueue
 from node.parts import credits_of, refuse_rivals, refuse_strangers, writers_of
 from node.pipeline import StepRunner
 from node.receive import Listener, ListenerSettings
+from node.selection import SelectionPlan, Selector
 from node.spool import Spool
 
 if TYPE_CHECKING:
@@ -169,13 +173,7 @@ def listener_of(base: Base) -> tuple[Listener, CompletionWatcher]:
     """What receives, and what announces complete series; both are to be started."""
     chosen = base.settings.listener
 
-    def open_in_sql() -> tuple[queries.OpenSeries, ...]:
-        with transaction(base.database) as session:
-            return queries.open_series(session)
-
-    def announce(series: queries.OpenSeries) -> bool:
-        return base.queue.series_complete(series.id, seen=series.quiet_since) is not None
-
+    selector = Selector(base.database, base.spool, base.queue, selection_plan_of(base.settings))
     settings = ListenerSettings(
         ae_title=base.settings.node.ae_title,
         host=chosen.host,
@@ -190,8 +188,9 @@ def listener_of(base: Base) -> tuple[Listener, CompletionWatcher]:
         soft_free_bytes=chosen.soft_free_mib << 20,
         hard_free_bytes=chosen.hard_free_mib << 20,
     )
-    listener = Listener(settings, base.spool, sql_recorder(base.database))
-    return listener, CompletionWatcher(open_in_sql, listener.open_series, announce, chosen.quiet_period_s)
+    changed = queries.Changed(base.settings.series.changed_instance)
+    listener = Listener(settings, base.spool, sql_recorder(base.database, changed))
+    return listener, CompletionWatcher(selector.waiting, listener.open_series, selector.decide, chosen.quiet_period_s)
 
 
 def package_of(settings: Settings) -> ModelPackage:
@@ -235,8 +234,8 @@ def session_of(settings: Settings, package: ModelPackage) -> Session:
     options = options_of(settings)
     wanted = choice.Candidate(settings.engine.backend, options.precision)
     decision = choice.decide(wanted, cache_of(settings), partial(choice.conditions_of, package, options))
-    batch = choice.batch_of(options.batch, decision.backend, options.device)
-    session = open_session(decision.backend, package, replace(options, precision=decision.precision, batch=batch))
+    serving = choice.Candidate(decision.backend, decision.precision)
+    session = open_session(serving.backend, package, choice.options_for(serving, options))
     found = admit(session, package)
     how = {"precision": session.precision, "device": str(session.device), "batch": session.batch}
     why = {"source": decision.source, "why": decision.why, "error_of_logits": found and round(found.error, 6)}
@@ -274,6 +273,8 @@ def workshop_of(settings: Settings) -> Workshop:
         software_version=software_version(),
         writers=writers_of(settings),
         plugins=parts,
+        policies=policies_of(settings),
+        kernels=kernels_of(settings),
     )
     warm_up()
     check_texts(workshop.provenance("", now()), {writer.name: writer.kind for writer in workshop.writers})
@@ -283,6 +284,44 @@ def workshop_of(settings: Settings) -> Workshop:
 def rules_of(settings: Settings) -> SeriesRules:
     """Which series are taken."""
     return SeriesRules(settings.series.min_slices, settings.series.min_coverage_mm)
+
+
+def policies_of(settings: Settings) -> dict[str, Policy]:
+    """What each flag means, by its code."""
+    return {code: Policy(policy) for code, policy in settings.flags.model_dump().items()}
+
+
+def kernels_of(settings: Settings) -> OwnKernels:
+    """What the site says of its reconstruction kernels."""
+    return OwnKernels(settings.selection.soft_kernels, settings.selection.sharp_kernels)
+
+
+def selection_rules_of(settings: Settings) -> SelectionRules:
+    """Which series of a study is segmented."""
+    chosen = settings.selection
+    return SelectionRules(
+        modalities=chosen.modalities,
+        body_parts=chosen.body_parts,
+        descriptions=chosen.descriptions,
+        not_descriptions=chosen.not_descriptions,
+        not_image_types=chosen.not_image_types,
+        max_oblique_deg=chosen.max_oblique_deg,
+        min_slices=settings.series.min_slices,
+        min_coverage_mm=settings.series.min_coverage_mm,
+        max_spacing_mm=chosen.max_spacing_mm,
+        contrast=ContrastPolicy(chosen.contrast),
+        prefer=chosen.prefer,
+        thin_floor_mm=chosen.thin_floor_mm,
+        kernels=kernels_of(settings),
+    )
+
+
+def selection_plan_of(settings: Settings) -> SelectionPlan:
+    """The rules of selection, and when a study is decided on."""
+    chosen = settings.selection
+    skip = chosen.late_better == "skip"
+    wait_s = chosen.wait_s or settings.listener.quiet_period_s
+    return SelectionPlan(selection_rules_of(settings), wait_s, chosen.longest_wait_s, skip)
 
 
 def software_version() -> str:

@@ -38,11 +38,17 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "instance.stored": Event("info", "An instance was kept on disk and in SQL, then acknowledged."),
         "instance.duplicate": Event("info", "An instance came again with the same bytes; nothing was stored."),
         "instance.conflict": Event(
-            "warning", "An instance came again with other bytes; every version is kept, the last to arrive counts."
+            "warning",
+            "An instance came again with other bytes; every version is kept. `counts`: whether jobs take this one.",
         ),
         "instance.refused": Event("warning", "An instance was refused with a failure status."),
         "series.complete": Event("info", "No instance of the series has arrived for the quiet period."),
         "series.skipped": Event("info", "A series is not of a kind that is segmented."),
+        "series.refused": Event("info", "A rule of selection refuses a series; its job is parked with the reason."),
+        "series.unselected": Event("info", "Another series of the same scan was preferred; its job is parked."),
+        "series.reconsidered": Event(
+            "info", "A series that was not selected is decided on again: the other one ended."
+        ),
         "job.queued": Event("info", "A job was made, and queued in the same transaction."),
         "job.started": Event("info", "A worker began a job."),
         "job.stage": Event("info", "One stage of a job is done, with its time."),
@@ -51,6 +57,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "job.failed": Event("error", "A job failed: a fault of the node, not of the series."),
         "job.retried": Event("info", "A job was queued again."),
         "job.late": Event("error", "A job is not finished long after it was made."),
+        "flag.raised": Event(
+            "info", "Something makes a scan less fit for measurement: its code, number, unit and policy."
+        ),
         "device.exhausted": Event(
             "warning", "The device had too little memory for a scan, which is tried once more with half the batch."
         ),

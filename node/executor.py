@@ -42,6 +42,9 @@ FULL_DISK_WAIT_S = 15.0
 DATABASE_WAIT_S = 2.0
 """Wait before a database that was away is asked again."""
 
+POLL_S = 0.5
+"""Wait before a queue is looked at again."""
+
 LAUNCH_S = 30.0
 """Longest wait until the job engine takes work."""
 
@@ -146,7 +149,7 @@ class JobEngine:
         DBOS.launch()
         for name, slots in SLOTS.items():
             # never_update: an operator's pause of a queue outlives a restart.
-            DBOS.register_queue(name, worker_concurrency=slots, polling_interval_sec=0.5, on_conflict="never_update")
+            DBOS.register_queue(name, worker_concurrency=slots, polling_interval_sec=POLL_S, on_conflict="never_update")
         deadline = time.monotonic() + LAUNCH_S
         while not self.alive():
             if time.monotonic() > deadline:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from db.errors import DatabaseUnreachable
-from db.queries import InstanceOutcome, ReceivedInstance, record_instance
+from db.queries import Changed, InstanceOutcome, ReceivedInstance, record_instance
 from db.session import now, transaction
 from dicom_io.errors import NotUnderstood
 from dicom_io.header import InstanceHeader, read_header
@@ -76,12 +76,17 @@ class InstanceRecorder(Protocol):
         ...
 
 
-def sql_recorder(engine: Engine) -> InstanceRecorder:
-    """A recorder that remembers each instance in one transaction of a database."""
+def sql_recorder(engine: Engine, changed: Changed = Changed.KEEP) -> InstanceRecorder:
+    """A recorder that remembers each instance in one transaction of a database.
+
+    Args:
+        engine: the database.
+        changed: what becomes of an instance that comes again with other bytes.
+    """
 
     def record(instance: ReceivedInstance, /) -> InstanceOutcome:
         with transaction(engine) as session:
-            return record_instance(session, instance)
+            return record_instance(session, instance, changed)
 
     return record
 
@@ -200,8 +205,10 @@ def _row(header: InstanceHeader, arrival: Arrival, kept: Kept, sha256: str, size
 
 def _acknowledge(header: InstanceHeader, arrival: Arrival, outcome: InstanceOutcome, size_bytes: int) -> Answer:
     what = "duplicate" if outcome.duplicate else "conflict" if outcome.conflict else "stored"
+    counts = {"counts": not outcome.set_aside} if outcome.conflict else {}
     log.event(
         f"instance.{what}",
+        **counts,
         correlation_id=outcome.correlation_id,
         calling_ae=arrival.calling_ae,
         study_uid=header.study_uid,

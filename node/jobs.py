@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from db import queries
@@ -51,6 +52,23 @@ def new_job_id() -> str:
 def delivery_id(job_id: str, destination: str, attempt: int) -> str:
     """The id of one attempt to deliver; an id that exists is never run again, so attempts count on."""
     return f"deliver-{job_id}-{destination}-{attempt}"
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """Why the rules of selection do not take a series.
+
+    Attributes:
+        code: stable key of the reason.
+        reason: in words.
+        winner_uid: the series that is taken in its place; None where a rule refused it.
+        winner_id: of that series, where it must be decided on again because nothing is made of it yet.
+    """
+
+    code: str
+    reason: str
+    winner_uid: str | None = None
+    winner_id: int | None = None
 
 
 class JobQueue:
@@ -92,7 +110,34 @@ class JobQueue:
                 return None
             self._client.enqueue_in_transaction(session, _options(PROCESS, SEGMENT_QUEUE, job_id, priority), job_id)
             correlation_id = series.correlation_id
-        log.event("job.queued", correlation_id=correlation_id, job_id=job_id, priority=priority)
+        log.event("job.queued", correlation_id=correlation_id, job_id=job_id, priority=priority, model=self._model)
+        return job_id
+
+    def series_parked(self, series_id: int, why: Unwanted, seen: datetime | None = None) -> str | None:
+        """Make the job of a complete series that the rules do not take, parked: one commit, and nothing is queued.
+
+        Args:
+            series_id: the series.
+            why: what decided.
+            seen: when its last instance had arrived, to whoever judged it complete.
+
+        Returns:
+            The job's id; None where the job was there already, or where more of the series arrived after `seen`.
+        """
+        with transaction(self._engine) as session:
+            series = queries.lock_series(session, series_id)
+            if seen is not None and series.last_received_at > seen:
+                return None
+            job_id = new_job_id()
+            new = queries.NewJob(job_id, self._model, derive_uids(job_id).to_dict(), now())
+            if queries.create_job(session, series_id, new) is None:
+                return None
+            queries.park_by_rules(session, job_id, why.code, why.reason, why.winner_uid)
+            if why.winner_id is not None:
+                queries.reopen_series(session, why.winner_id)
+            told = {"correlation_id": series.correlation_id, "series_uid": series.series_uid, "job_id": job_id}
+        event = "series.refused" if why.winner_uid is None else "series.unselected"
+        log.event(event, **told, code=why.code, reason=why.reason)
         return job_id
 
     def deliver(self, session: Session, job_id: str, destination: str, attempt: int, delay_s: float = 0.0) -> None:
@@ -123,16 +168,20 @@ class JobQueue:
         return {each.workflow_id: each.status for each in found}
 
     def retry(self, job_id: str) -> str:
-        """Run a failed job again, or one that was parked for what may pass: the same id, so the same UIDs.
+        """Run a failed job again, or one that was parked for what may pass or by the rules: the same id and UIDs.
 
-        It runs from its first step, unless its results are on their way already: those are never written again.
+        It runs from its first step, with the model that the settings name now, unless its results are on their way
+        already: those are never written again.
 
         Returns:
             What happens now, in words.
 
         Raises:
-            JobsError: there is no such job, or it has not failed and was not parked for one of `RETRIABLE`.
+            JobsError: there is no such job, it has not failed and was parked neither for one of `RETRIABLE` nor by the
+                rules of selection, or the present model has its own job of the same run.
         """
+        if self._forced(job_id):
+            return f"Job {job_id} runs as soon as the worker is free, whatever the rules say."
         first_step = 1
         with transaction(self._engine) as session:
             job = _job(session, job_id)
@@ -142,6 +191,8 @@ class JobQueue:
                 raise JobsError(f"job {job_id}", f"it has not failed: it is {job.status}", remedy)
             if queries.deliveries_of(session, job_id):
                 first_step = STEPS.index("finish") + 1
+            else:
+                self._give_present_model(session, job)
             status = self._status(job_id)
             queries.requeue_job(session, job_id)
             job.attempts = 0
@@ -183,6 +234,32 @@ class JobQueue:
     def close(self) -> None:
         """Let go of the database."""
         self._client.destroy()
+
+    def _forced(self, job_id: str) -> bool:
+        """Queue a job that the rules of selection parked before it ever ran; false where it is none of those."""
+        with transaction(self._engine) as session:
+            job = _job(session, job_id)
+            if job.status != JobStatus.PARKED.value or not job.by_rules:
+                return False
+            self._give_present_model(session, job)
+            queries.requeue_job(session, job_id)
+            options = _options(PROCESS, SEGMENT_QUEUE, job_id, ROUTINE)
+            self._client.enqueue_in_transaction(session, options, job_id)
+            correlation_id = job.series.correlation_id
+        log.event("job.retried", correlation_id=correlation_id, job_id=job_id)
+        return True
+
+    def _give_present_model(self, session: Session, job: Job) -> None:
+        """Let a job that begins anew be the present model's: an operator's word, never a worker's own choice."""
+        if job.model == self._model:
+            return
+        same_run = select(Job.id).where(Job.series_id == job.series_id, Job.run == job.run, Job.model == self._model)
+        other = session.scalar(same_run)
+        if other is not None:
+            reason = f"it was queued for {job.model}, and the model {self._model} has its own job of that run: {other}"
+            raise JobsError(f"job {job.id}", reason, "Nothing is to be done; see vastus jobs")
+        job.model = self._model
+        session.flush()
 
     def _status(self, job_id: str) -> str:
         found = self._client.list_workflows(workflow_ids=[job_id], load_input=False, load_output=False)

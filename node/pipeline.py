@@ -33,9 +33,12 @@ class Parked:
 
 
 RETRIABLE: Mapping[str, str] = MappingProxyType(
-    {"out_of_memory": "That may pass: when the device has room again, set the job going with vastus jobs --retry"}
+    {
+        "out_of_memory": "That may pass: when the device has room again, set the job going with vastus jobs --retry",
+        "another_model": "Set the job going with vastus jobs --retry: it then takes the model that the settings name",
+    }
 )
-"""Codes of parked jobs that may run again as they are, with the words that tell so."""
+"""Codes of parked jobs that may run again, with the words that tell so."""
 
 Counts = Mapping[str, int]
 """What a stage counted, as `{"slices": 450}`."""

@@ -6,35 +6,52 @@ may run twice, in another process, after a crash.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_io.acquisition import acquisition_of
 from dicom_io.errors import SeriesParked
 from dicom_io.files import write_durably
 from dicom_io.findings import Findings, Provenance, ResultRequest
+from dicom_io.kernels import NO_KERNELS, OwnKernels
+from dicom_io.patient import patient_attributes
 from dicom_io.results import ResultFile, write_results
 from dicom_io.series import SeriesRef, SeriesRules, SourceSeries, open_series, write_volume
 from dicom_io.uids import ResultUids
 from dicom_io.writers import OUR_WRITERS, Writer
 from engine.errors import DeviceMemoryError, SideError, VastusError
 from engine.fitness import NotThighs, find_thighs
+from engine.fitness_checks import after_segmentation, before_segmentation, coverage_flags
+from engine.flags import DEFAULT_POLICIES, Flag, Policy, RaisedFlag, judged
 from engine.labels import LabelSet
-from engine.measure import Measurements, SegmentMeasurement, measure
+from engine.measure import Measurements, measure
 from engine.package import ModelPackage
 from engine.plugins import Credit
 from engine.segmentation import Segmentation
-from engine.volume import Grid, Volume
+from engine.volume import Volume
 from node import log
 from node.errors import JobsError
+from node.job_files import (
+    grid_json,
+    grid_of,
+    load_flags,
+    load_json,
+    measurement_json,
+    measurement_of,
+    result_json,
+    result_of,
+    save_array,
+    save_flags,
+    save_json,
+)
 from node.made_by import MadeBy, made_by_in
 from node.pipeline import RETRIABLE, Counts, Outcome, Parked, Stage
 
@@ -88,6 +105,8 @@ class Workshop:
         software_version: our version.
         writers: what makes the results, in the order of sending.
         plugins: whose the backend, the model and the writers are.
+        policies: what each flag means, by its code.
+        kernels: what the site says of its reconstruction kernels.
     """
 
     package: ModelPackage
@@ -98,6 +117,8 @@ class Workshop:
     software_version: str
     writers: tuple[Writer, ...] = OUR_WRITERS
     plugins: tuple[Credit, ...] = ()
+    policies: Mapping[str, Policy] = field(default_factory=lambda: DEFAULT_POLICIES)
+    kernels: OwnKernels = NO_KERNELS
 
     @property
     def made_by(self) -> MadeBy:
@@ -146,6 +167,10 @@ class Ledger(Protocol):
 
     def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
         """Remember figures and results."""
+        ...
+
+    def note_flags(self, order: JobOrder, raised: tuple[RaisedFlag, ...]) -> Counts:
+        """Remember what makes the scan less fit for measurement, in the step that records or parks the job."""
         ...
 
     def deliver(self, order: JobOrder) -> Counts:
@@ -197,18 +222,26 @@ class SeriesStages:
             source = self._source()
             self._work.mkdir(parents=True, exist_ok=True)
             write_durably(self._work / "volume.npy", partial(write_volume, source))
-            _save_json(self._work / "grid.json", {"affine": source.grid.affine.tolist()})
-            return {"slices": source.grid.shape[0]}
+            save_json(self._work / "grid.json", grid_json(source.grid))
+            repeats = {"repeated_slices": source.repeats} if source.repeats else {}
+            return {"slices": source.grid.shape[0], **repeats}
 
         return _expecting(load)
 
     def check(self) -> Counts | Parked:
-        """What the model expects to see, or a reason why not."""
+        """What the model expects to see, or a reason why not; and the flags that are known before it is asked."""
 
-        def look() -> Counts:
+        def look() -> Counts | Parked:
+            volume, span = self._volume(), None
             if self._workshop.package.expects == "thighs":
-                find_thighs(self._volume())
-            return {}
+                span = find_thighs(volume)
+            headers, population = self._source().headers, self._workshop.package.ages_years
+            patient = patient_attributes(headers)
+            acquisition = acquisition_of(headers, patient.age_years, population, self._workshop.kernels)
+            found = (*patient.flags, *before_segmentation(volume, acquisition))
+            # The labels tell better what of the limbs is missing; but a job that is refused for it need not wait.
+            early = () if span is None else tuple(filter(self._refuses, coverage_flags(span)))
+            return self._raised("check", (*found, *early))
 
         return _expecting(look)
 
@@ -217,7 +250,7 @@ class SeriesStages:
 
         def label() -> Counts | Parked:
             segmentation = self._labelled()
-            _save_array(self._work / "labels.npy", segmentation.labels)
+            save_array(self._work / "labels.npy", segmentation.labels)
             self._workshop.made_by.save(self._work)
             # Slice by slice: counting the whole array at once would need eight times its memory.
             present = {int(label) for plane in segmentation.labels for label in np.flatnonzero(np.bincount(plane.flat))}
@@ -228,28 +261,34 @@ class SeriesStages:
         return _expecting(label)
 
     def measure(self) -> Counts | Parked:
-        """Volume and labels become `measurements.json`."""
-        measurements = measure(self._volume(), self._segmentation())
-        rows = [_measurement_json(row) for row in measurements.segments]
-        _save_json(self._work / "measurements.json", rows)
-        return {"measurements": len(rows), "truncated": sum(row.truncated for row in measurements.segments)}
+        """Volume and labels become `measurements.json`, and the flags that the labels tell."""
+        volume, segmentation = self._volume(), self._segmentation()
+        measurements = measure(volume, segmentation)
+        rows = [measurement_json(row) for row in measurements.segments]
+        save_json(self._work / "measurements.json", rows)
+        flagged = self._raised("measure", after_segmentation(volume, segmentation, measurements))
+        if isinstance(flagged, Parked):
+            return flagged
+        truncated = sum(row.truncated for row in measurements.segments)
+        return {"measurements": len(rows), "truncated": truncated, **flagged}
 
     def write(self) -> Counts | Parked:
         """Everything becomes DICOM objects in the folder `results`."""
         source = self._source()  # was read before: that it cannot be read now is a failure, no reason to park
-        findings = Findings(self._volume(), self._segmentation(), self._measurements())
+        findings = Findings(self._volume(), self._segmentation(), self._measurements(), load_flags(self._work))
         self._results.mkdir(parents=True, exist_ok=True)
         made_by = self._made_by().with_writers_of(self._workshop.plugins)
         provenance = self._workshop.provenance(self._order.job_id, self._order.created_at, made_by)
         request = ResultRequest(source, findings, provenance, self._order.uids)
         results = write_results(request, self._results, self._workshop.writers)
         made_by.save(self._work)
-        _save_json(self._work / "results.json", [_result_json(file) for file in results.files])
+        save_json(self._work / "results.json", [result_json(file) for file in results.files])
         return {"results": len(results.files), "result_bytes": sum(file.size_bytes for file in results.files)}
 
     def record(self) -> Counts | Parked:
-        """Figures and results go into SQL."""
-        files = tuple(_result_of(row, self._results) for row in _load_json(self._work / "results.json"))
+        """Figures, results and flags go into SQL."""
+        self._ledger.note_flags(self._order, load_flags(self._work))
+        files = tuple(result_of(row, self._results) for row in load_json(self._work / "results.json"))
         return self._ledger.record(self._order, self._measurements(), files)
 
     def deliver(self) -> Counts | Parked:
@@ -257,7 +296,8 @@ class SeriesStages:
         return self._ledger.deliver(self._order)
 
     def park(self, parked: Parked) -> Counts:
-        """The reason goes into SQL."""
+        """The reason goes into SQL, and the flags as far as they are known."""
+        self._ledger.note_flags(self._order, load_flags(self._work))
         return self._ledger.park(self._order, parked)
 
     def finish(self, outcome: Outcome) -> Counts:
@@ -267,6 +307,22 @@ class SeriesStages:
     def tidy(self) -> None:
         """The folder `work` goes; results stay until they are purged."""
         shutil.rmtree(self._work, ignore_errors=True)
+
+    def _refuses(self, flag: Flag) -> bool:
+        return self._workshop.policies.get(flag.code) is Policy.REFUSE
+
+    def _raised(self, stage: str, flags: Iterable[Flag]) -> Counts | Parked:
+        """Keep and tell the flags of a stage; those by whose policy there are no results park the job."""
+        raised = judged(flags, self._workshop.policies)
+        save_flags(self._work, stage, raised)
+        for each in raised:
+            facts = {"code": each.flag.code, "number": each.flag.number, "unit": each.flag.unit}
+            words = {"policy": each.policy.value, "words": each.flag.words}
+            log.event("flag.raised", job_id=self._order.job_id, **facts, **words)
+        refused = [each.flag for each in raised if each.policy is Policy.REFUSE]
+        if refused:
+            return Parked(refused[0].code, " ".join(flag.words for flag in refused))
+        return {f"flags_{stage}": len(raised)}
 
     def _labelled(self) -> Segmentation:
         """The scan, segmented; once more with half the batch where the memory of the device did not suffice."""
@@ -287,8 +343,7 @@ class SeriesStages:
 
     def _volume(self) -> Volume:
         hu = cast(NDArray[np.int16], np.load(self._work / "volume.npy", mmap_mode="r"))
-        affine = np.array(_load_json(self._work / "grid.json")["affine"], dtype=np.float64)
-        return Volume(hu, Grid((hu.shape[0], hu.shape[1], hu.shape[2]), affine))
+        return Volume(hu, grid_of(load_json(self._work / "grid.json"), (hu.shape[0], hu.shape[1], hu.shape[2])))
 
     def _made_by(self) -> MadeBy:
         """Who segmented; where the folder does not say, this workshop."""
@@ -314,8 +369,8 @@ class SeriesStages:
 
     def _measurements(self) -> Measurements:
         label_set = self._label_set()
-        rows = _load_json(self._work / "measurements.json")
-        return Measurements(tuple(_measurement_of(row, label_set) for row in rows))
+        rows = load_json(self._work / "measurements.json")
+        return Measurements(tuple(measurement_of(row, label_set) for row in rows))
 
 
 def _expecting(stage: Stage) -> Counts | Parked:
@@ -327,37 +382,3 @@ def _expecting(stage: Stage) -> Counts | Parked:
     except tuple(kind for kind, _ in EXPECTED) as expected:
         code = next(code for kind, code in EXPECTED if isinstance(expected, kind))
         return Parked(code, " ".join(filter(None, (str(expected), RETRIABLE.get(code)))))
-
-
-def _save_array(path: Path, array: NDArray[Any]) -> None:
-    def write(file: BinaryIO) -> None:
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-
-    write_durably(path, write)
-
-
-def _save_json(path: Path, value: object) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(json.dumps(value).encode())
-
-    write_durably(path, write)
-
-
-def _load_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
-
-
-def _measurement_json(row: SegmentMeasurement) -> dict[str, object]:
-    return {**asdict(row), "segment": row.segment.number}
-
-
-def _measurement_of(stored: Mapping[str, Any], label_set: LabelSet) -> SegmentMeasurement:
-    return SegmentMeasurement(**{**stored, "segment": label_set.segments[stored["segment"] - 1]})
-
-
-def _result_json(file: ResultFile) -> dict[str, object]:
-    return {**asdict(file), "path": file.path.name}
-
-
-def _result_of(stored: Mapping[str, Any], folder: Path) -> ResultFile:
-    return ResultFile(**{**stored, "path": folder / stored["path"]})

@@ -18,14 +18,16 @@ from dicom_io.findings import figures
 from dicom_io.results import ResultFile
 from dicom_io.series import SeriesRef
 from dicom_io.uids import ResultUids
+from engine.flags import RaisedFlag
 from engine.labels import side_word
 from engine.measure import Measurements
+from engine.plugins import Credit
 from node import log
 from node.executor import MOST_CRASHES, JobEngine
 from node.faults import StepAside, code_of, frames_of, is_full_disk, words_of
 from node.jobs import JobQueue
 from node.made_by import MadeBy
-from node.pipeline import Counts, Outcome, Parked, StepReport, StepRunner, process
+from node.pipeline import RETRIABLE, Counts, Outcome, Parked, StepReport, StepRunner, process
 from node.spool import Spool
 from node.stages import JobOrder, SeriesStages, Workshop
 
@@ -56,6 +58,11 @@ class JobLedger:
         queries.record_results(self._session(), order.job_id, [_result_row(file, order.folder) for file in files])
         return {"figures": len(rows)}
 
+    def note_flags(self, order: JobOrder, raised: tuple[RaisedFlag, ...]) -> Counts:
+        """The flags; those of an earlier run of the job that were not raised again go."""
+        queries.record_flags(self._session(), order.job_id, raised)
+        return {"flags": len(raised)}
+
     def deliver(self, order: JobOrder) -> Counts:
         """The first attempt for every destination; one that is queued already is not queued again."""
         queries.plan_deliveries(self._session(), order.job_id, self._destinations)
@@ -76,6 +83,28 @@ class JobLedger:
         parts = queries.MadeWith(made_by.backend, made_by.precision, made_by.model_digest, made_by.plugins)
         queries.finish_job(self._session(), order.job_id, outcome.stage_seconds, parts)
         return {}
+
+
+LABELLING_STEPS = ("read", "segment")
+"""Steps that only a worker with the job's model takes: the first, before anything is done in vain, and the one that
+labels, because a worker may be started again with another model between two steps."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A job that begins, or begins again.
+
+    Attributes:
+        order: what it is made of.
+        attempt: how often it has begun now.
+        correlation_id: of its series.
+        model: name of the model that it was queued for.
+    """
+
+    order: JobOrder
+    attempt: int
+    correlation_id: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -104,13 +133,14 @@ class Worker:
         Raises:
             StepAside: the process is stopping, or must restart because its database is full; the job waits for that.
         """
-        attempt, order, correlation_id = self.engine.patiently(partial(self._start, job_id))
-        with log.correlated(correlation_id):
-            if attempt > MOST_CRASHES:
+        begun = self.engine.patiently(partial(self._start, job_id))
+        with log.correlated(begun.correlation_id):
+            if begun.attempt > MOST_CRASHES:
                 return self._fail(job_id, "crashed_worker", f"it ended its worker {MOST_CRASHES} times")
-            log.event("job.started", job_id=job_id, attempt=attempt)
+            log.event("job.started", job_id=job_id, attempt=begun.attempt)
             try:
-                outcome = process(SeriesStages(order, self.workshop, self.ledger, _no_progress), self._telling(job_id))
+                stages = SeriesStages(begun.order, self.workshop, self.ledger, _no_progress)
+                outcome = process(stages, self._telling(job_id, begun.model))
             except StepAside:
                 self._forgive(job_id)
                 raise
@@ -122,12 +152,16 @@ class Worker:
                 raise
             return self._tell(job_id, outcome)
 
-    def _telling(self, job_id: str) -> StepRunner:
-        """Run steps as ever, and tell of each that really ran; one that is replayed from its checkpoint is silent."""
+    def _telling(self, job_id: str, model: str) -> StepRunner:
+        """Run steps as ever, and tell of each that really ran; one that is replayed from its checkpoint is silent.
+
+        A step that labels is not run where the job is another model's.
+        """
 
         def run(name: str, step: Callable[[], StepReport]) -> StepReport:
             def told() -> StepReport:
-                report = step()
+                refused = self._refused(model) if name in LABELLING_STEPS else None
+                report = step() if refused is None else StepReport(0.0, {}, refused)
                 log.event("job.stage", job_id=job_id, stage=name, seconds=report.seconds)
                 return report
 
@@ -135,7 +169,15 @@ class Worker:
 
         return run
 
-    def _start(self, job_id: str) -> tuple[int, JobOrder, str]:
+    def _refused(self, model: str) -> Parked | None:
+        """Why a job of this model is not for this worker; None where it is."""
+        served = self.workshop.package.name
+        if model == served:
+            return None
+        reason = f"It was queued for the model {model}, and this worker has {served}."
+        return Parked("another_model", f"{reason} {RETRIABLE['another_model']}")
+
+    def _start(self, job_id: str) -> _Begun:
         with transaction(self.database) as session:
             attempt = queries.start_job(session, job_id)
             job = session.get_one(Job, job_id)
@@ -145,7 +187,7 @@ class Worker:
             # In local time: an object without an offset from UTC is read as local (PS3.3 C.12.1.1).
             created_at = job.created_at.astimezone()
             order = JobOrder(job_id, ref, ResultUids.from_dict(job.uids), created_at, folder)
-            return attempt, order, job.series.correlation_id
+            return _Begun(order, attempt, job.series.correlation_id, job.model)
 
     def _forgive(self, job_id: str) -> None:
         """A job that stepped aside did not end its worker: the attempt does not count."""
@@ -172,15 +214,20 @@ class Worker:
         if outcome.parked is not None:
             log.event("job.parked", job_id=job_id, code=outcome.parked.code, reason=outcome.parked.reason, **facts)
             return "parked"
-        model = self.workshop.package
-        made_with = {
-            "model": model.name,
-            "version": model.version,
-            "training": model.training_phrase,
-            "plugins": [str(part) for part in self.workshop.plugins],
-        }
-        log.event("job.done", job_id=job_id, intended_use=model.intended_use, **made_with, **facts, **outcome.counts)
+        made_with = self.engine.patiently(partial(self._made_with, job_id))
+        log.event("job.done", job_id=job_id, **made_with, **facts, **outcome.counts)
         return "done"
+
+    def _made_with(self, job_id: str) -> dict[str, object]:
+        """Who made a job's results, as SQL has it: this worker may only have ended it."""
+        with transaction(self.database) as session:
+            job, model = session.get_one(Job, job_id), queries.model_of(session, job_id)
+            plugins = [str(Credit(**part)) for part in job.plugins or ()]
+            facts = {"digest": job.model_digest, "backend": job.backend, "precision": job.precision, "plugins": plugins}
+            if model is None:  # ended before there was the table of models
+                return {"model": job.model, **facts}
+            words = {"intended_use": model.intended_use, "training": model.training}
+            return {"model": model.name, "version": model.version, **words, **facts}
 
 
 def _result_row(file: ResultFile, folder: Path) -> queries.ResultRow:

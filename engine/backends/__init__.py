@@ -58,6 +58,7 @@ class Session(Protocol):
         Raises:
             DeviceMemoryError: the device has too little memory for this batch.
             BackendError: the runtime failed.
+            PluginError: another's session failed in a way of its own.
         """
         ...
 
@@ -153,15 +154,17 @@ TORCH = ModuleBackend("torch", ("torch", "monai", "safetensors"), ("fp32", "bf16
 
 
 def load_backend(plugin: Plugin) -> Backend:
-    """Import a backend and see that it is one.
+    """Import a backend and see that it is one; another's is held, so that its errors name who brings it.
 
     Raises:
         PluginError: it cannot be imported, is no backend, or has another name than its entry point.
     """
+    from engine.backends.guard import guarded  # which knows what a backend is, and so this module
+
     backend = plugin.load()
     if not isinstance(backend, Backend) or backend.name != plugin.name:
         raise plugin.refused(f"{plugin.entry_point.value} is no backend of this name")
-    return backend
+    return guarded(backend, plugin)
 
 
 def availability() -> dict[str, str | None]:
@@ -183,7 +186,7 @@ def usable() -> Mapping[str, Backend]:
         PluginError: one is offered twice.
     """
     offered = plugins.plugins(plugins.BACKENDS)
-    return {name: load_backend(offered[name]) for name, reason in availability().items() if reason is None}
+    return {name: load_backend(offered[name]) for name in _in_order(offered) if _missing(offered[name]) is None}
 
 
 def _missing(plugin: Plugin) -> str | None:
@@ -229,6 +232,7 @@ def open_session(name: str, package: ModelPackage, options: SessionOptions) -> S
 
     Raises:
         BackendError: the backend is unknown, cannot be used here, or could not load the network as it was asked to.
+        PluginError: another's backend cannot be imported, or failed in a way of its own.
     """
     from engine.flat import fitted  # which knows sessions, and so this module
 

@@ -25,7 +25,7 @@ from engine.backends import (
 )
 from engine.errors import BackendError, DeviceMemoryError, ModelError
 from engine.export import load_weights
-from engine.networks import build_unetr
+from engine.networks import UnetrShape, build_unetr
 from engine.package import ModelPackage
 
 NAME = "torch"
@@ -165,7 +165,7 @@ def network_of(package: ModelPackage) -> torch.nn.Module:
     thing, remedy = f"model {package.name}", "Choose another backend, or export the network anew"
     if package.weights is None or not package.network:
         raise BackendError(thing, "it brings no UNETR with weights, which torch needs, but an ONNX file alone", remedy)
-    network = build_unetr(package.label_set.class_count, **package.network, window=package.preprocessing.window)
+    network = build_unetr(package.label_set.class_count, UnetrShape(**package.network), package.preprocessing.window)
     try:
         load_weights(network, package.weights)
     except ModelError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from engine.package import ModelPackage
 
 NAME = "tensorrt"
 PRECISION = "fp16"
+PASSING = ".typed-"
+"""How the name of a folder begins in which a network lies while its plan is built."""
+STALE_S = 86_400.0
 AMPERE, AMPERE_NAME = (8, 0), "Ampere or newer"
 
 
@@ -216,13 +221,22 @@ def typed_network(package: ModelPackage, folder: Path) -> Iterator[Path]:
     if package.half_onnx is not None:
         yield package.half_onnx
         return
-    with tempfile.TemporaryDirectory(prefix=".typed-", dir=folder) as name:
+    sweep(folder)
+    with tempfile.TemporaryDirectory(prefix=PASSING, dir=folder) as name:
         target = Path(name, HALF_ONNX_NAME)
         try:
             write_half(package.onnx, target, embed=True)
         except ModelError as error:
             raise _unreadable(package.onnx, error.reason, error.remedy) from error
         yield target
+
+
+def sweep(folder: Path) -> None:
+    """Remove the passing folders that killed processes left; one younger than a day may be a living process's."""
+    for left in folder.glob(f"{PASSING}*"):
+        with suppress(FileNotFoundError):  # another process sweeps it, too
+            if left.stat().st_mtime < time.time() - STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

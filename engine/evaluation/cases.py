@@ -49,7 +49,7 @@ class Case:
         truth: the same for the truth.
         hu: int16 Hounsfield units, or None where no CT is given.
     Raises:
-        EvaluationError: an array does not fit the grid or is of another type.
+        EvaluationError: an array does not fit the grid or is of another type, or the grid's planes lie unevenly.
     """
 
     name: str
@@ -64,6 +64,9 @@ class Case:
             if array is not None and (array.shape != self.grid.shape or array.dtype != kind):
                 reason = f"its {what} is {array.dtype} {array.shape} on a grid of {self.grid.shape}"
                 raise EvaluationError(f"case {self.name}", reason, "Give all three on one grid")
+        if self.grid.uneven is not None:
+            reason = "the distance of its slices varies, so that its voxels do not count alike"
+            raise EvaluationError(f"case {self.name}", reason, "Resample CT and labels to one slice distance")
 
 
 class CaseSource(Protocol):

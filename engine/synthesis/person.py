@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from engine.synthesis.anatomy import Anatomy
 from engine.synthesis.tissues import AIR_HU, CODES, SIDES, tissue_table
-from engine.volume import Grid
+from engine.volume import FloatArray, Grid
 
 KNOTS_MM = (45.0, 22.0)
 """Wave lengths of the two fields along which a muscle's growth varies."""
@@ -77,37 +77,34 @@ class Person:
     metal: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class _Patient:
+    """What is alike in all of a person's muscles.
+
+    Attributes:
+        growth: see `PersonDraw`, the mean.
+        hu: by how much their attenuation differs from the usual, HU.
+        spread_hu: SD of that between muscles.
+        fat: share of fatty streaks, the mean.
+        weak_side: place in `SIDES` of the weaker leg; -1 where none is.
+        weakness: by how much that leg's muscles are smaller.
+    """
+
+    growth: float
+    hu: float
+    spread_hu: float
+    fat: float
+    weak_side: int
+    weakness: float
+
+
 def draw_person(rng: np.random.Generator) -> PersonDraw:
     """Draw a person. Ranges and sources stand beside each draw.
 
     Volumes centre below the anatomies', which are those of young adults: quadriceps lose 27 %, hamstrings 19 % from 25
     to 75 years (PMC10069966); single muscles differ by 36 % (CV, PMC7707470), sides after hip fracture by more.
     """
-    table = tissue_table()
-    growth, sway = np.zeros(CODES), np.zeros((CODES, 2))
-    hu, texture = np.full(CODES, AIR_HU), np.zeros(CODES)
-    infiltration = np.zeros(CODES)
-    patient_growth = rng.normal(-0.07, 0.07)
-    patient_hu = rng.uniform(-22, 14)
-    spread_hu = rng.uniform(2, 13)
-    # Most infiltrated by 2 to 10 %, a tail up to 40 % (the fat share inside normal muscles is 3 to 8 %).
-    patient_fat = float(np.clip(np.exp(rng.normal(np.log(0.045), 0.8)), 0.005, 0.4))
-    weak_side = rng.integers(2) if rng.random() < 0.2 else -1
-    weakness = rng.uniform(0.03, 0.2)
-    for tissue in table.tissues:
-        mean = rng.normal(tissue.hu_mean, tissue.hu_sd_between)
-        own_growth = rng.normal(0, 0.075) - (rng.uniform(0.1, 0.4) if rng.random() < 0.04 else 0)
-        own_fat = np.exp(rng.normal(0, 0.5))
-        for index, side in enumerate(SIDES):
-            code = table.code(tissue.key, side)
-            hu[code], texture[code] = mean, tissue.hu_sd_texture
-            if table.muscles[code]:
-                weak = weakness * (index == weak_side)
-                growth[code] = patient_growth + own_growth + rng.normal(0, 0.03) - weak
-                sway[code] = rng.normal(0, 1.0, 2)
-                hu[code] = tissue.hu_mean + patient_hu + rng.normal(0, spread_hu) + rng.normal(0, 2.5) - 40 * weak
-                texture[code] *= rng.uniform(0.5, 1.3)
-                infiltration[code] = np.clip(patient_fat * own_fat * (1 + 5 * weak), 0, 0.45)
+    growth, sway, hu, texture, infiltration = _draw_tissues(rng, _draw_patient(rng))
     return PersonDraw(
         seed=int(rng.integers(2**31)),
         growth=growth.astype(np.float32),
@@ -119,6 +116,42 @@ def draw_person(rng: np.random.Generator) -> PersonDraw:
         texture_hu=texture.astype(np.float32),
         infiltration=infiltration.astype(np.float32),
     )
+
+
+def _draw_patient(rng: np.random.Generator) -> _Patient:
+    return _Patient(
+        growth=rng.normal(-0.07, 0.07),
+        hu=rng.uniform(-22, 14),
+        spread_hu=rng.uniform(2, 13),
+        # Most infiltrated by 2 to 10 %, a tail up to 40 % (the fat share inside normal muscles is 3 to 8 %).
+        fat=float(np.clip(np.exp(rng.normal(np.log(0.045), 0.8)), 0.005, 0.4)),
+        weak_side=int(rng.integers(2)) if rng.random() < 0.2 else -1,
+        weakness=rng.uniform(0.03, 0.2),
+    )
+
+
+def _draw_tissues(rng: np.random.Generator, patient: _Patient) -> tuple[FloatArray, ...]:
+    """Growth, sway, attenuation, its texture and infiltration by tissue code, as `PersonDraw` has them."""
+    table = tissue_table()
+    growth, sway = np.zeros(CODES), np.zeros((CODES, 2))
+    hu, texture = np.full(CODES, AIR_HU), np.zeros(CODES)
+    infiltration = np.zeros(CODES)
+    for tissue in table.tissues:
+        mean = rng.normal(tissue.hu_mean, tissue.hu_sd_between)
+        own_growth = rng.normal(0, 0.075) - (rng.uniform(0.1, 0.4) if rng.random() < 0.04 else 0)
+        own_fat = np.exp(rng.normal(0, 0.5))
+        for index, side in enumerate(SIDES):
+            code = table.code(tissue.key, side)
+            hu[code], texture[code] = mean, tissue.hu_sd_texture
+            if table.muscles[code]:
+                weak = patient.weakness * (index == patient.weak_side)
+                growth[code] = patient.growth + own_growth + rng.normal(0, 0.03) - weak
+                sway[code] = rng.normal(0, 1.0, 2)
+                own_hu = tissue.hu_mean + patient.hu + rng.normal(0, patient.spread_hu)
+                hu[code] = own_hu + rng.normal(0, 2.5) - 40 * weak
+                texture[code] *= rng.uniform(0.5, 1.3)
+                infiltration[code] = np.clip(patient.fat * own_fat * (1 + 5 * weak), 0, 0.45)
+    return growth, sway, hu, texture, infiltration
 
 
 class Sculptor:

@@ -12,7 +12,7 @@ import csv
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def trained(plan: PackPlan) -> tuple[torch.nn.Module, TrainingRun]:
         TrainingError: the weights are missing, damaged or another network's, or nothing tells steps or hours.
     """
     shape = _shape(plan.preset)
-    network = build_unetr(thigh29().class_count, **asdict(shape), window=plan.preset.preprocessing.window)
+    network = build_unetr(thigh29().class_count, shape, plan.preset.preprocessing.window)
     told: Mapping[str, Any] = {}
     if plan.weights.suffix == Path(WEIGHTS_NAME).suffix:
         load_weights(network, plan.weights)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.evaluation.cases import LabelScheme
-from engine.images import SUFFIXES, case_name, read_image, read_labels
+from engine.images import SUFFIXES, by_case, case_name, read_image, read_labels
 from engine.labels import LabelSet
 from engine.resample import closest_orientation
 from engine.training.errors import TrainingError
@@ -106,19 +106,8 @@ def find_cases(folder: Path, more: tuple[str, ...] = ()) -> tuple[Case, ...]:
 
 
 def _entries(folder: Path, more: tuple[str, ...], folders: bool) -> dict[str, Path]:
-    found: dict[str, Path] = {}
     remedy = f"Give a folder with {IMAGES}/NAME and {LABELS}/NAME, files ending in {', '.join((*SUFFIXES, *more))}"
-    try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise TrainingError(f"folder {folder}", f"it cannot be listed: {error.strerror}", remedy) from error
-    for path in paths:
-        name = _name_of(path, more, folders)
-        if name is None:
-            continue
-        if name in found:
-            raise TrainingError(f"file {path}", f"{found[name].name} beside it is of the same case", remedy)
-        found[name] = path
+    found = by_case(folder, lambda path: _name_of(path, more, folders), TrainingError, remedy)
     if not found:
         raise TrainingError(f"folder {folder}", "it holds nothing that can be read", remedy)
     return found
@@ -139,6 +128,7 @@ def read_pair(case: Case, reader: Reader, values: LabelScheme, label_set: LabelS
         VastusError: a file is unreadable; the error names it.
     """
     raw = reader(case)
+    raw.volume.grid.require_even(f"file {case.image}")
     orientation, other = closest_orientation(raw.volume.grid), closest_orientation(raw.grid)
     grid, theirs = orientation.turn_grid(raw.volume.grid), other.turn_grid(raw.grid)
     if grid.shape != theirs.shape or _distance(grid, theirs) > PLACE_TOLERANCE * min(grid.spacing_mm):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,7 +51,7 @@ class Phase(Protocol):
 def build_network(plan: NetworkPlan, class_count: int, window: tuple[int, int, int]) -> torch.nn.Module:
     """A network with fresh weights: one channel in, `class_count` channels of logits out."""
     if plan.unetr is not None:
-        return build_unetr(class_count, **asdict(plan.unetr), window=window)
+        return build_unetr(class_count, plan.unetr, window)
     shape: UnetShape | None = plan.unet
     if shape is None:
         raise AssertionError("a plan names one network")

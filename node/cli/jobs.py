@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.console import Group
 from rich.table import Table
+from sqlalchemy.orm import Session
 
+from db.errors import UnknownRow
 from db.queries import JobSummary
 from db.status import DeliveryStatus, JobStatus
 from node.cli.console import CONSOLE, SettingsFile, refuse_absent, settings_of
@@ -26,16 +29,20 @@ def register(app: typer.Typer) -> None:
     app.command()(jobs)
 
 
-def jobs(
+def jobs(  # noqa: PLR0913 - one argument an option of the command
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Show this job with all its flags.")] = None,
     settings: SettingsFile = None,
     limit: Annotated[int, typer.Option(help="Show the newest this many.", min=1)] = 20,
     status: Annotated[JobStatus | None, typer.Option(help="Show those of one status only.")] = None,
     retry: Annotated[
-        str | None, typer.Option(metavar="JOB", help="Run a failed job again, or one parked for a lack of memory.")
+        str | None,
+        typer.Option(
+            metavar="JOB", help="Run a failed job again, or one that was parked for a lack of memory or not selected."
+        ),
     ] = None,
     resend: Annotated[str | None, typer.Option(metavar="JOB", help="Send again what a destination refused.")] = None,
 ) -> None:
-    """List the newest jobs: status, reason, time and deliveries; or set a failed one going again."""
+    """List the newest jobs: status, reason, time and deliveries; show one; or set a failed one going again."""
     from db.queries import list_jobs
     from db.session import check_schema, open_database, transaction
     from node.jobs import JobQueue
@@ -51,11 +58,26 @@ def jobs(
         if resend is not None:
             CONSOLE.print(queue.resend(resend))
         with transaction(engine) as session:
-            found = list_jobs(session, limit, status)
+            shown = _table(list_jobs(session, limit, status)) if job is None else _details(session, job)
         queue.close()
     finally:
         engine.dispose()
-    CONSOLE.print(_table(found))
+    CONSOLE.print(shown)
+
+
+def _details(session: Session, job_id: str) -> Group:
+    """One job.
+
+    Raises:
+        UnknownRow: there is none of that id.
+    """
+    from db.queries import flags_of, job_summary
+    from node.cli.job_details import details
+
+    summary = job_summary(session, job_id)
+    if summary is None:
+        raise UnknownRow(f"job {job_id}", "the database does not hold it", "List what it holds: vastus jobs")
+    return details(summary, flags_of(session, job_id))
 
 
 def _table(found: Sequence[JobSummary]) -> Table:
@@ -73,6 +95,14 @@ def _table(found: Sequence[JobSummary]) -> Table:
             f"[{STYLES[job.status]}]{job.status.value}[/]",
             "-" if job.seconds is None else f"{job.seconds:.1f}",
             f"{accepted} of {planned}" if planned else "-",
-            job.reason or "-",
+            " ".join(filter(None, (job.reason, _changed(job)))) or "-",
         )
     return table
+
+
+def _changed(job: JobSummary) -> str:
+    """That there are other versions of the job's instances; the decision about them is a person's."""
+    if not job.changed:
+        return ""
+    versions = "1 other version" if job.changed == 1 else f"{job.changed} other versions"
+    return f"Of its images {versions} came under the same UIDs; this run was made without."

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from engine.errors import VastusError
-from node.cli import demo, doctor, evaluate, jobs, model, segment, serve, train
+from node.cli import demo, doctor, evaluate, jobs, model, rules, segment, serve, train
 from node.cli.console import CONSOLE, ERRORS, tell
 from node.faults import frames_of
 from node.privacy import words_of
@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (serve, demo, segment, train, evaluate, model, jobs, doctor):
+for group in (serve, demo, segment, train, evaluate, model, rules, jobs, doctor):
     group.register(app)
 
 

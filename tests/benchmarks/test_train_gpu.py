@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,9 @@ from engine.training.loop import RunPlan, identity_of
 from engine.training.records import Identity
 from engine.training.weights import MANIFEST, join_pieces, weights_of, write_pieces
 
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
+
 STATE = {"a": torch.arange(3000, dtype=torch.float32) / 7, "count": torch.tensor(5)}
-
-
-@pytest.fixture(autouse=True)
-def process_as_it_was() -> Iterator[None]:
-    """The command sets its own process up; here that is the tests'."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
 
 
 def test_calls_go_on_until_the_run_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import config
 from config.settings import Destination, Settings, load_settings
 
 EXAMPLE = Path(str(config.__file__)).parent / "vastus.example.toml"
-UNITS = {"_s": "seconds", "_mm": "mm", "_mib": "MiB", "_bytes": "bytes"}
+UNITS = {"_s": "seconds", "_mm": "mm", "_deg": "degrees", "_mib": "MiB", "_bytes": "bytes"}
 TYPES: dict[Any, str] = {
     int: "whole number",
     float: "number",

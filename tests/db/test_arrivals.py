@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 
 from db.models import Instance, Series
 from db.queries import (
+    Changed,
     InstanceOutcome,
     ReceivedInstance,
     create_job,
@@ -73,8 +74,8 @@ def test_other_bytes_are_kept_beside_the_first(engine: Engine) -> None:
 @pytest.mark.parametrize("late", [arrival(3, seconds=60), arrival(1, "b", seconds=60)])
 def test_a_late_instance_reopens_its_series_with_the_next_run(engine: Engine, late: ReceivedInstance) -> None:
     make_job(engine)
-    outcome = record(engine, late)
-    assert outcome.reopened
+    outcome = record(engine, late, changed=Changed.RERUN)
+    assert outcome.reopened and not outcome.set_aside
     assert not record(engine, replace(late, sop_instance_uid="1.2.3.9", sha256="other")).reopened
     with transaction(engine) as session:
         assert lock_series(session, outcome.series_id).run == 1
@@ -100,16 +101,57 @@ def test_an_older_version_that_comes_again_reopens_its_series_once(engine: Engin
     with transaction(engine) as session:
         assert create_job(session, outcome.series_id, new_job()) is not None
     assert record(engine, arrival(1, "b", seconds=2)).duplicate
-    assert record(engine, arrival(1, "a", seconds=3)).reopened
-    assert record(engine, arrival(1, "a", seconds=4)).duplicate
+    assert record(engine, arrival(1, "a", seconds=3), changed=Changed.RERUN).reopened
+    assert record(engine, arrival(1, "a", seconds=4), changed=Changed.RERUN).duplicate
     with transaction(engine) as session:
         assert lock_series(session, outcome.series_id).run == 1
         assert create_job(session, outcome.series_id, new_job("job-2")) is not None
         assert job_files(session, "job-1") == ("series/1-b.dcm",), "a late arrival never changes a job"
         assert job_files(session, "job-2") == ("series/1-a.dcm",)
-    assert record(engine, arrival(1, "a", seconds=5)).duplicate
+    assert record(engine, arrival(1, "a", seconds=5), changed=Changed.RERUN).duplicate
     with transaction(engine) as session:
         assert open_series_ids(session) == ()
+
+
+def test_a_version_that_a_job_was_made_of_goes_on_counting(engine: Engine) -> None:
+    make_job(engine)
+    outcome = record(engine, arrival(1, "b", seconds=60))
+    told = (outcome.stored, outcome.duplicate, outcome.conflict, outcome.reopened, outcome.set_aside)
+    assert told == (True, False, True, False, True)
+    again = record(engine, arrival(1, "b", seconds=61))
+    told = (again.stored, again.duplicate, again.conflict, again.reopened, again.set_aside)
+    assert told == (False, True, False, False, False)
+    with transaction(engine) as session:
+        assert open_series_ids(session) == ()
+        assert [job.changed for job in jobs_of_series(session, "1.2.3")] == [1]
+        rows = session.execute(select(Instance.path, Instance.newest).order_by(Instance.id)).all()
+        assert [tuple(row) for row in rows] == [
+            ("series/1-a.dcm", True),
+            ("series/2-a.dcm", True),
+            ("series/1-b.dcm", False),
+        ]
+
+
+def test_a_late_instance_brings_no_version_that_was_set_aside_into_the_next_job(engine: Engine) -> None:
+    make_job(engine)
+    late = record(engine, arrival(1, "b", seconds=60), arrival(3, seconds=61), arrival(3, "b", seconds=62))
+    assert (late.conflict, late.set_aside) == (True, False), "no job was made of image 3 yet: the last to come counts"
+    record(engine, arrival(1, "c", seconds=63))
+    with transaction(engine) as session:
+        assert create_job(session, late.series_id, new_job("job-2")) is not None
+        assert set(job_files(session, "job-2")) == {"series/1-a.dcm", "series/2-a.dcm", "series/3-b.dcm"}
+        assert [job.changed for job in jobs_of_series(session, "1.2.3")] == [2, 3]
+
+
+def test_a_version_that_was_set_aside_counts_when_it_comes_again_under_another_rule(engine: Engine) -> None:
+    make_job(engine)
+    record(engine, arrival(1, "b", seconds=60))
+    outcome = record(engine, arrival(1, "b", seconds=61), changed=Changed.RERUN)
+    assert (outcome.stored, outcome.conflict, outcome.reopened, outcome.set_aside) == (False, True, True, False)
+    with transaction(engine) as session:
+        assert create_job(session, outcome.series_id, new_job("job-2")) is not None
+        assert set(job_files(session, "job-2")) == {"series/2-a.dcm", "series/1-b.dcm"}
+        assert "series/1-a.dcm" in job_files(session, "job-1")
 
 
 def test_a_uid_used_by_two_series_counts_in_each(engine: Engine) -> None:

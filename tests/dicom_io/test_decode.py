@@ -224,10 +224,10 @@ def test_a_vanished_file_is_the_machine_s_fault(files: tuple[Path, ...]) -> None
 def test_only_damaged_bytes_park_a_series(
     files: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch, error: Exception, expected: type[Exception]
 ) -> None:
-    def fail(_: FileDataset) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("dicom_io.decode._stored_values", fail)
+    monkeypatch.setattr("dicom_io.pixels._read_into", fail)
     with pytest.raises(expected):
         decode(files)
 
@@ -239,7 +239,7 @@ def test_an_uncompressed_slice_is_read_from_where_its_pixels_begin(
     volume = Volume(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), patient_grid(SHAPE, (2.0, 1.0, 1.0)))
     ref = write_series(volume, tmp_path / "series", SyntheticStudy(transfer_syntax_uid=syntax))
     headers, starts = opened(ref.files)
-    monkeypatch.setattr("dicom_io.decode.dcmread", None)
+    monkeypatch.setattr("dicom_io.pixels.dcmread", None)
     assert np.array_equal(read_slices(headers, SHAPE, 2, starts), volume.hu)
     with pytest.raises(SeriesParked):  # elsewhere is no element Pixel Data: the file would go the general way
         read_slices(headers, SHAPE, 2, {name: start - 1 for name, start in starts.items()})
@@ -276,7 +276,6 @@ def test_jpeg_of_12_bits_is_decoded(files: tuple[Path, ...], output_of: Callable
 
 @pytest.mark.parametrize("syntax", [HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL])
 def test_high_throughput_jpeg_2000_has_a_decoder(syntax: UID) -> None:
-    """No encoder for it is among our packages or Debian's, so that its pixels stay untested here."""
     assert get_decoder(syntax).is_available
 
 

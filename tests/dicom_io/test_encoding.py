@@ -39,6 +39,16 @@ def _referring(instances: list[str]) -> list[Dataset]:
     return items
 
 
+def _headers() -> list[Dataset]:
+    """Three instances of one series."""
+    headers = []
+    for number in range(3):
+        header = Dataset()
+        header.SOPClassUID, header.SOPInstanceUID, header.SeriesInstanceUID = CTImageStorage, f"1.2.{number}", "1.22"
+        headers.append(header)
+    return headers
+
+
 @given(UIDS, st.text("abc ", min_size=1), st.lists(UIDS, max_size=4))
 def test_filled_is_what_would_have_been_encoded(uid: str, text: str, instances: list[str]) -> None:
     prototype = nested("2.25.1", "mark", ["2.25.2"])
@@ -59,11 +69,7 @@ def test_marks_met_more_or_less_often_are_refused(times: int) -> None:
 
 
 def test_items_and_sequences_are_pydicom_s() -> None:
-    headers = []
-    for number in range(3):
-        header = Dataset()
-        header.SOPClassUID, header.SOPInstanceUID, header.SeriesInstanceUID = CTImageStorage, f"1.2.{number}", "1.22"
-        headers.append(header)
+    headers = _headers()
     whole = Dataset()
     whole.SourceImageSequence = _referring(["1.2.0", "1.2.1", "1.2.2"])
     assert references(0x00082112, headers) == encoded(whole)
@@ -72,11 +78,7 @@ def test_items_and_sequences_are_pydicom_s() -> None:
 
 
 def test_a_file_with_ready_elements_is_the_file_of_pydicom() -> None:
-    headers = []
-    for number in range(3):
-        header = Dataset()
-        header.SOPClassUID, header.SOPInstanceUID, header.SeriesInstanceUID = CTImageStorage, f"1.2.{number}", "1.22"
-        headers.append(header)
+    headers = _headers()
     result = Dataset()
     result.file_meta = FileMetaDataset()
     result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -14,7 +14,7 @@ from dicom_io.boxes import boxes_of, label_boxes
 from dicom_io.sampling import OUTSIDE_HU, Points, lines_of, sample
 from engine.labels import thigh29
 from engine.segmentation import Segmentation
-from engine.volume import Grid
+from engine.volume import Grid, UnevenPlanes
 
 SHAPE = (7, 9, 11)
 ORDERS = list(permutations(range(3)))
@@ -58,6 +58,31 @@ def test_lines_give_what_points_give(
     assert np.array_equal(found_hu, expected)
     assert np.array_equal(found_labels, ndimage.map_coordinates(labels, index, order=0, cval=0, **options))
     assert (found_hu == OUTSIDE_HU).any() and (found_labels > 0).any()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("turned", [False, True])
+def test_uneven_planes_are_sampled_where_they_lie(axis: int, turned: bool) -> None:
+    """A ramp along the uneven axis is a ramp in the picture, and labels change half way between two planes."""
+    even = a_grid((2, 1, 0), (1, -1, 1), (2.0, 1.0, 1.0))
+    places = np.concatenate([np.linspace(0, 1, 4), np.linspace(1, SHAPE[axis] - 1, SHAPE[axis] - 3)[1:]])
+    turn = np.eye(4)
+    turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]] if turned else np.eye(2)
+    grid = Grid(SHAPE, turn @ even.affine, UnevenPlanes(axis, places))
+    along = np.rint(300 * places).astype(np.int16)
+    hu = np.broadcast_to(np.moveaxis(along[:, None, None], 0, axis), SHAPE).copy()
+    labels = np.broadcast_to(np.moveaxis(np.arange(SHAPE[axis])[:, None, None], 0, axis), SHAPE).astype(np.uint8)
+    ways = turn[:3, :3] @ np.eye(3)[(even.affine[:3, :3] != 0).argmax(axis=0)].T  # the grid's axes, mm
+    centre, steps = grid.to_patient((np.array(SHAPE) - 1) / 2), np.arange(-8, 9) * 0.21 + 0.013
+    points = Points(centre, steps[:, None] * ways[:, axis], steps[:, None] * ways[:, (axis + 1) % 3])
+    found_hu, found_labels = sample(hu, labels, grid, points)
+    assert (lines_of(grid, points) is None) == turned
+    place = np.linalg.solve(grid.affine[:3, :3], (points.all() - grid.affine[:3, 3]).reshape(-1, 3).T)[axis]
+    place = place.reshape(found_hu.shape)
+    inside = (place > 0) & (place < SHAPE[axis] - 1)
+    np.testing.assert_allclose(found_hu[inside], np.interp(place, places, along)[inside], atol=0.01)
+    nearest = np.abs(place[..., None] - places).argmin(axis=-1)
+    assert np.array_equal(found_labels[inside], nearest[inside]) and inside.mean() > 0.5
 
 
 def test_a_turned_grid_is_sampled_point_by_point() -> None:

@@ -23,16 +23,17 @@ from dicom_io.encoding import encoded
 from dicom_io.encoding import item as item_of
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import Findings, ResultRequest, tracking_id
-from dicom_io.heading import neutral_source, save
+from dicom_io.heading import check_request, neutral_source, save
 from dicom_io.seg import _segmentation, write_seg
 from dicom_io.seg_frames import FrameTemplate, SegmentFrames, frame_count, frame_templates, pack_segments, write_frames
+from dicom_io.seg_read import read_seg
 from dicom_io.series import SeriesRules, open_series
-from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
+from dicom_io.synthetic import SyntheticStudy, patient_grid, spaced, tilted, write_series
 from dicom_io.uids import tracking_uid
 from engine.labels import side_word, thigh29
 from engine.measure import Measurements
 from engine.segmentation import Segmentation
-from engine.volume import Volume
+from engine.volume import Grid, Volume
 
 MakeRequest = Callable[..., ResultRequest]
 
@@ -103,6 +104,50 @@ def test_a_series_from_files_keeps_its_frames_with_their_slices(
     for frame in seg.PerFrameFunctionalGroupsSequence:
         uid = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         assert frame.PlanePositionSequence[0].ImagePositionPatient == position_of[uid]
+
+
+@pytest.mark.parametrize("columns", [16, 13])  # our own writer, and highdicom's
+@pytest.mark.parametrize("steps_mm", [[2.0, 2.0, 2.0, 6.0, 6.0, 6.0], None])
+def test_a_tilted_scan_in_blocks_keeps_its_frames_on_its_slices(
+    make_request: MakeRequest, tmp_path: Path, steps_mm: list[float] | None, columns: int
+) -> None:
+    grid = tilted(patient_grid((7, 16, columns), (3.0, 2.0, 2.0), "FFDL"), -18.5)
+    grid = spaced(grid, steps_mm) if steps_mm else grid
+    draw = np.random.default_rng(1)
+    volume = Volume(draw.integers(-100, 120, grid.shape).astype(np.int16), grid)
+    study = SyntheticStudy(patient_position="FFDL", instance_order="descending")
+    source = open_series(write_series(volume, tmp_path, study), SeriesRules(min_slices=1, min_coverage_mm=0.0))
+    labels = draw.integers(0, 59, grid.shape).astype(np.uint8)
+    labels[4, 3:] = 0
+    findings = Findings(volume, Segmentation(labels, source.grid, thigh29()), Measurements(()))
+    request = replace(make_request(), source=source, findings=findings)
+    (tmp_path / "seg.dcm").write_bytes(written(request))
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert np.array_equal(labels_of(seg, request), labels)
+    assert np.array_equal(read_seg(tmp_path / "seg.dcm", source, thigh29()).labels, labels)
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    normal_mm = 3.0 * np.cos(np.deg2rad(18.5))
+    told = None if steps_mm else pytest.approx(normal_mm)
+    assert measures.get("SpacingBetweenSlices") == told
+    mean_mm = 4.0 * np.cos(np.deg2rad(18.5)) if steps_mm else normal_mm
+    assert measures.SliceThickness == pytest.approx(mean_mm)
+    position_of = {header.SOPInstanceUID: header.ImagePositionPatient for header in source.headers}
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        uid = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        stated = frame.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(np.array(stated, float), np.array(position_of[uid], float), atol=1e-6)
+
+
+def test_labels_on_other_slices_than_the_images_are_refused(make_request: MakeRequest, tmp_path: Path) -> None:
+    """With the same ends and another slice in between."""
+    grid = spaced(patient_grid((7, 16, 16), (3.0, 2.0, 2.0)), [2.0] * 3 + [6.0] * 3)
+    volume = Volume(np.zeros(grid.shape, dtype=np.int16), grid)
+    source = open_series(write_series(volume, tmp_path, SyntheticStudy()), SeriesRules(1, 0.0))
+    labels = np.ones(grid.shape, dtype=np.uint8)
+    even = Segmentation(labels, Grid(grid.shape, source.grid.affine), thigh29())
+    request = replace(make_request(), source=source, findings=Findings(volume, even, Measurements(())))
+    with pytest.raises(DicomIoError, match=r"segmentation lies 6\.0 mm off the grid"):
+        check_request(request)
 
 
 def test_all_segments_are_described_and_coded(make_request: MakeRequest) -> None:
@@ -273,12 +318,20 @@ def test_an_unknown_form_of_functional_groups_is_refused(make_request: MakeReque
         frame_templates(item, request.source.headers)
 
 
-@pytest.mark.parametrize("shape", [(24, 32, 40), (24, 32, 41)])
+@pytest.mark.parametrize(("shape", "uneven"), [((24, 32, 40), False), ((24, 32, 41), False), ((24, 32, 40), True)])
 def test_dciodvfy_finds_no_fault(
-    make_request: MakeRequest, output_of: Callable[..., str], tmp_path: Path, shape: tuple[int, int, int]
+    make_request: MakeRequest, output_of: Callable[..., str], tmp_path: Path, shape: tuple[int, int, int], uneven: bool
 ) -> None:
-    path = tmp_path / "seg.dcm"
-    path.write_bytes(written(make_request(shape)))
+    path, request = tmp_path / "seg.dcm", make_request(shape)
+    if uneven:
+        steps_mm = [2.0] * 8 + [6.0] * (shape[0] - 9)
+        source, segmentation = request.source, request.findings.segmentation
+        grid = spaced(tilted(source.grid, 15.0), steps_mm)
+        for k, header in enumerate(source.headers):
+            header.ImagePositionPatient = [f"{value:.8g}" for value in grid.to_patient(np.array([k, 0.0, 0.0]))]
+        findings = replace(request.findings, segmentation=replace(segmentation, grid=grid))
+        request = replace(request, source=replace(source, grid=grid), findings=findings)
+    path.write_bytes(written(request))
     output = output_of("dciodvfy", path)
     assert "Segmentation" in output
     assert "Error" not in output

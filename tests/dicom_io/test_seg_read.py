@@ -7,13 +7,12 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
-import highdicom as hd
 import numpy as np
 import pytest
+from foreign_seg import write_label_map
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
-from dicom_io.codes import ANATOMICAL_STRUCTURE, structure_codes
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import ResultRequest
 from dicom_io.heading import neutral_source
@@ -52,31 +51,9 @@ def test_a_label_map_with_fewer_segments_is_read(make_request: MakeRequest, tmp_
     labels = np.zeros((4, 16, 16), dtype=np.uint8)
     labels[1:3, 2:9, 3:7] = 7
     request = make_request((4, 16, 16), labels=labels)
-    segment = thigh29().segments[6]
-    seg = hd.seg.Segmentation(
-        source_images=[neutral_source(header) for header in request.source.headers],
-        pixel_array=labels,
-        segmentation_type=hd.seg.SegmentationTypeValues.LABELMAP,
-        segment_descriptions=[
-            hd.seg.SegmentDescription(
-                segment_number=7,
-                segment_label=segment.display,
-                segmented_property_category=ANATOMICAL_STRUCTURE,
-                segmented_property_type=structure_codes(segment.structure).concept(segment.side),
-                algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
-            )
-        ],
-        series_instance_uid=hd.UID(),
-        series_number=1,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="Someone",
-        manufacturer_model_name="Else",
-        software_versions="1",
-        device_serial_number="1",
-    )
+    sources = [neutral_source(header) for header in request.source.headers]
+    seg = write_label_map(tmp_path / "map.dcm", sources, labels)
     assert seg.SOPClassUID == LABEL_MAP_STORAGE
-    seg.save_as(tmp_path / "map.dcm")
     found = read_seg(tmp_path / "map.dcm", request.source, thigh29())
     np.testing.assert_array_equal(found.labels, labels)
 

@@ -25,7 +25,7 @@ from pydicom.uid import (
 from dicom_io.errors import DicomIoError, NotUnderstood, SeriesParked
 from dicom_io.guard import QUIETLY
 from dicom_io.series import SeriesRef, SeriesRules, SourceSeries, find_series, open_series, read_volume
-from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
+from dicom_io.synthetic import SyntheticStudy, patient_grid, spaced, tilted, write_series
 from engine.volume import Grid, Volume
 
 SHAPE = (8, 6, 5)
@@ -105,8 +105,8 @@ def test_slices_written_against_the_normal_come_back_along_it(tmp_path: Path) ->
         (setting("SOPClassUID", MRImageStorage), "not_ct", "MR Image Storage"),
         (setting("SOPClassUID", PositronEmissionTomographyImageStorage), "not_ct", "Positron"),
         (setting("SOPClassUID", SecondaryCaptureImageStorage), "secondary_capture", "screen"),
-        (setting("SOPClassUID", EnhancedCTImageStorage), "multi_frame", "multi-frame"),
-        (setting("NumberOfFrames", 4), "multi_frame", "multi-frame"),
+        (setting("SOPClassUID", EnhancedCTImageStorage), "missing_geometry", "frame 1 of image 1 has no functional"),
+        (setting("NumberOfFrames", 4), "multi_frame", "several frames"),
         (setting("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer", "overview"),
         (setting("SOPInstanceUID", ""), "missing_identifiers", "SOPInstanceUID"),
         (setting("ImagePositionPatient", None), "missing_geometry", "ImagePositionPatient"),
@@ -189,17 +189,21 @@ def test_missing_slices_are_named(ref: SeriesRef) -> None:
     kept = tuple(path for number, path in enumerate(ref.files, 1) if number not in (4, 5, 7))
     error = parked(SeriesRef(ref.study_uid, ref.series_uid, kept))
     assert error.code == "missing_slices"
-    assert "3 slices are missing in 2 places" in error.reason
+    assert "slices 4 and 5, 7 of 8 are missing, 5 mm each" in error.reason
     assert "between image 3 and image 6" in error.reason
-    assert "15.00 mm apart where the others lie 5.00 mm apart" in error.reason
 
 
-def test_a_tilted_gantry_is_named_with_its_angle(tmp_path: Path) -> None:
-    affine = np.array(scan().grid.affine)
-    affine[1, 0] += 5.0 * np.tan(np.deg2rad(16.5))
-    error = parked(write_series(scan(Grid(SHAPE, affine)), tmp_path, SyntheticStudy()))
-    assert error.code == "gantry_tilt"
-    assert "16.5 degrees" in error.reason
+@pytest.mark.parametrize("tilt_deg", [-16.5, 30.0])
+def test_a_tilted_gantry_gives_a_sheared_grid(tmp_path: Path, tilt_deg: float) -> None:
+    grid = tilted(patient_grid(SHAPE, SPACING_MM), tilt_deg)
+    source = open_series(write_series(scan(grid), tmp_path, SyntheticStudy()), ANY)
+    assert source.grid.lies_as(grid) and source.grid.uneven is None
+    np.testing.assert_array_equal(read_volume(source).hu, scan().hu)
+
+
+def test_more_tilt_than_a_gantry_has_is_named_with_its_angle(tmp_path: Path) -> None:
+    error = parked(write_series(scan(tilted(patient_grid(SHAPE, SPACING_MM), 34.0)), tmp_path, SyntheticStudy()))
+    assert (error.code, "34.0 degrees" in error.reason) == ("gantry_tilt", True)
 
 
 def test_too_few_and_too_short_are_told_in_numbers(ref: SeriesRef) -> None:
@@ -222,11 +226,16 @@ def test_rounded_positions_are_regular(ref: SeriesRef) -> None:
     assert open_series(ref, ANY).grid.spacing_mm[0] == pytest.approx(5.0, abs=0.02)
 
 
-def test_a_drifting_slice_distance_is_irregular(tmp_path: Path) -> None:
+def test_a_slice_distance_that_changes_a_little_is_kept(tmp_path: Path) -> None:
+    """Each step is nearly the same, but in the end the slices would lie 1.5 mm from a regular stack."""
     ref = write_series(scan(patient_grid((60, 4, 4), (1.0, 1.0, 1.0))), tmp_path, SyntheticStudy())
     for number, path in enumerate(ref.files):
         edit([path], moved((0, 0, 0.05 * max(0, number - 30))))
-    assert parked(ref).code == "irregular_spacing"
+    source = open_series(ref, ANY)
+    assert source.grid.uneven is not None
+    for k, header in enumerate(source.headers):
+        found = source.grid.to_patient(np.array([k, 0.0, 0.0]))
+        np.testing.assert_allclose(found, header.ImagePositionPatient, atol=1e-6)
 
 
 def test_a_repeated_file_counts_once_and_another_version_is_a_conflict(ref: SeriesRef, tmp_path: Path) -> None:
@@ -330,3 +339,58 @@ def test_opening_does_not_change_what_the_source_says(ref: SeriesRef) -> None:
     source: SourceSeries = open_series(ref, ANY)
     again = [dcmread(path, stop_before_pixels=True) for path in ref.files]
     assert list(source.headers) == again
+
+
+def repeated(ref: SeriesRef, numbers: Sequence[int], change: Edit = lambda _: None) -> SeriesRef:
+    """The series with copies of some slices under UIDs and numbers of their own, as of blocks that overlap."""
+    copies = []
+    for number in numbers:
+        copy = ref.files[0].with_name(f"again{number}.dcm")
+        shutil.copy(ref.files[number], copy)
+        edit([copy], setting("SOPInstanceUID", f"1.2.3.{number}"))
+        edit([copy], setting("InstanceNumber", 100 + number))
+        edit([copy], change)
+        copies.append(copy)
+    return SeriesRef(ref.study_uid, ref.series_uid, (*copies, *ref.files))
+
+
+def test_the_same_slice_sent_twice_is_taken_once(ref: SeriesRef, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="dicom_io"):
+        source = open_series(repeated(ref, (2, 3)), ANY)
+    assert (len(source.headers), source.repeats) == (8, 2)
+    assert [header.InstanceNumber for header in source.headers] == list(range(1, 9))
+    assert "2 slices" in caplog.text
+    np.testing.assert_array_equal(read_volume(source).hu, scan().hu)
+    assert open_series(ref, ANY).repeats == 0
+
+
+def test_the_lowest_number_stays_and_a_slice_without_one_goes(ref: SeriesRef) -> None:
+    twice = repeated(ref, (2,), setting("InstanceNumber", 0))
+    assert open_series(twice, ANY).headers[2].SOPInstanceUID == "1.2.3.2"
+    edit(twice.files[:1], setting("InstanceNumber", None))
+    assert open_series(twice, ANY).headers[2].InstanceNumber == 3
+
+
+@pytest.mark.parametrize(
+    "change", [setting("PixelData", bytes(60)), setting("RescaleSlope", "2"), moved((0.0, 0.5, 0.0))]
+)
+def test_different_slices_at_one_place_are_refused(ref: SeriesRef, change: Edit) -> None:
+    error = parked(repeated(ref, (2, 3), change))
+    assert (error.code, "several scans or phases" in error.reason) == ("duplicate_positions", True)
+
+
+def test_repeated_slices_do_not_count_as_slices(ref: SeriesRef) -> None:
+    error = parked(repeated(ref, (2, 3)), SeriesRules(min_slices=9, min_coverage_mm=0.0))
+    assert (error.code, "8 slices" in error.reason) == ("too_few_slices", True)
+
+
+def test_a_tilted_series_in_blocks_is_read_where_it_lies(tmp_path: Path) -> None:
+    grid = spaced(tilted(patient_grid((8, 6, 5), SPACING_MM), 16.5), [2.0] * 4 + [6.0] * 3)
+    ref = write_series(scan(grid), tmp_path, SyntheticStudy(instance_order="descending"))
+    source = open_series(ref, ANY)
+    assert source.grid.lies_as(grid)
+    np.testing.assert_array_equal(read_volume(source).hu, scan(grid).hu)
+    headers = [dcmread(path) for path in ref.files]
+    assert not any("SpacingBetweenSlices" in header for header in headers)
+    thickness = [float(header.SliceThickness) for header in headers]
+    assert thickness == pytest.approx(np.cos(np.deg2rad(16.5)) * np.array([2.0] * 4 + [4.0] + [6.0] * 3))

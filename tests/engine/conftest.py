@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from engine.bundle import ModelCard, write_package
-from engine.export import export_models
+from engine.export import WEIGHTS_NAME, export_models, load_weights
 from engine.labels import thigh29
 from engine.networks import UnetrShape, build_unetr
 from engine.package import ModelPackage
@@ -28,15 +30,25 @@ Legs = Callable[[Grid], Volume]
 def tiny_network() -> torch.nn.Module:
     """A UNETR with random weights, as small as it gets."""
     torch.manual_seed(1)
-    return build_unetr(thigh29().class_count, **asdict(TINY), window=TINY_PREPROCESSING.window).eval()
+    return build_unetr(thigh29().class_count, TINY, TINY_PREPROCESSING.window).eval()
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tiny_network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of that network; its weights are rounded with them."""
-    folder: Path = tmp_path_factory.mktemp("tiny") / "models"
-    export_models(tiny_network, folder, TINY_PREPROCESSING.window)
-    return folder
+    """The files of that network; its weights are rounded with them. One process exports it for all test processes."""
+    whole: Path = tmp_path_factory.mktemp("tiny") / "models"
+    base: Path = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny-network"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            export_models(tiny_network, whole, TINY_PREPROCESSING.window)
+            shutil.copytree(whole, shared.with_suffix(".part"))
+            shared.with_suffix(".part").rename(shared)
+            return whole
+    load_weights(tiny_network, shared / WEIGHTS_NAME)
+    shutil.copytree(shared, whole)
+    return whole
 
 
 @pytest.fixture(scope="session")

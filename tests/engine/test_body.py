@@ -9,7 +9,7 @@ from scipy import ndimage
 from engine.body import body_on, find_body
 from engine.errors import VolumeError
 from engine.resample import PATIENT_AXES, closest_orientation, network_grid, sample_linear
-from engine.volume import Grid, Volume
+from engine.volume import Grid, UnevenPlanes, Volume
 
 
 def upright_grid() -> Grid:
@@ -62,6 +62,23 @@ def test_a_body_cut_by_the_scan_reaches_its_last_planes(axis: int, extra: int, r
     assert network.shape == scan.shape
     assert body_on(network, body, sample_linear(hu, scan, network)).all()
     assert body.on(scan).all()
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_uneven_planes_show_the_same_body(legs: Callable[[Grid], Volume], axis: int) -> None:
+    """Blocks of thin and thick planes: the coarse grid is even, and lies where the scan does."""
+    even = upright_grid()
+    blocks = np.concatenate([np.full(9, 0.5), np.full(even.shape[axis] - 10, 1.0)])
+    places = np.concatenate([[0.0], np.cumsum(blocks)])
+    uneven = UnevenPlanes(axis, places * ((places.size - 1) / places[-1]))
+    grid = Grid(even.shape, even.affine, uneven)
+    one, other = find_body(legs(grid).hu, grid), find_body(legs(even).hu, even)
+    assert one.grid.uneven is None
+    seen = one.on(even)
+    assert (seen != other.on(even)).mean() < 0.02
+    expected = grid.to_patient(one.points()).mean(axis=0)
+    np.testing.assert_allclose(expected, even.to_patient(other.points()).mean(axis=0), atol=2.0)
+    assert one.points()[:, axis].max() <= even.shape[axis] - 1
 
 
 def test_air_holds_no_body() -> None:

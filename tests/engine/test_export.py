@@ -23,7 +23,7 @@ from engine.export import (
     refer_to_weights,
     write_weights,
 )
-from engine.networks import build_unetr
+from engine.networks import UnetrShape, build_unetr
 from engine.package import ModelPackage, sha256_of
 
 WINDOW = np.random.default_rng(5).random((1, 1, 32, 32, 32), dtype=np.float32)
@@ -96,7 +96,7 @@ def test_the_weights_are_halves_under_the_names_of_the_state_dict(
         name: weight.shape for name, weight in tiny_network.state_dict().items()
     }
     assert {weight.dtype for weight in kept.values()} == {torch.float16}
-    fresh = build_unetr(30, **tiny_package.network, window=tiny_package.preprocessing.window)
+    fresh = build_unetr(30, UnetrShape(**tiny_package.network), tiny_package.preprocessing.window)
     load_weights(fresh, tiny_package.weights)
     assert all(
         torch.equal(ours, theirs) for ours, theirs in zip(fresh.parameters(), tiny_network.parameters(), strict=True)

@@ -8,6 +8,7 @@ import pydicom
 import pytest
 
 from engine.fitness import NotThighs, find_thighs
+from engine.labels import thigh29
 from engine.resample import PATIENT_AXES
 from engine.synthesis.scan import ScanRecipe, synthesise, thigh_grid
 from engine.volume import Grid, Volume
@@ -40,11 +41,54 @@ def test_synthetic_scans_are_thighs(seed: int) -> None:
     span = find_thighs(scan.volume)
     assert span.length_mm > 200
     assert -40 < span.lowest_mm < 150 < span.highest_mm < 480
+    assert span.pelvis_above
+    assert span.knee_mm is not None and not span.knee_below, "the scan ends in the joint"
+    numbers = [2 * thigh29().structure("ilium").value - side for side in (0, 1)]
+    levels = np.flatnonzero(np.isin(scan.truth.labels, numbers).any((1, 2)))
+    assert span.hip_mm == pytest.approx(scan.volume.grid.affine[2] @ (levels[0], 0, 0, 1), abs=45)
 
 
 def test_two_legs_are_thighs_and_the_span_is_theirs(legs: Legs) -> None:
     span = find_thighs(legs(upright_grid()))
     assert (span.lowest_mm, span.highest_mm) == pytest.approx((-500, -266), abs=7)
+
+
+def with_joints(grid: Grid, legs: Legs, hip_levels: int, knee_levels: int) -> Volume:
+    """Two legs; hip bones between the femora in the highest levels, condyles in the lowest."""
+    hu = legs(grid).hu.copy()
+    middle = circle(grid, 0, 0, 100) & (np.indices(grid.shape)[0] >= grid.shape[0] - hip_levels)
+    hu[middle & (hu < -150)] = 40
+    hu[middle & circle(grid, 0, 20, 15)] = 220  # spongy: less dense than a shaft
+    knees = np.indices(grid.shape)[0] < knee_levels
+    for x_mm in (-90, 90):
+        hu[knees & circle(grid, x_mm, 0, 35) & ~circle(grid, x_mm, 0, 30)] = 600
+        hu[knees & circle(grid, x_mm, 0, 30)] = 150
+    return Volume(hu, grid)
+
+
+@pytest.mark.parametrize(
+    ("hip_levels", "knee_levels", "joints", "feet_first"),
+    [
+        (0, 0, (False, False), False),
+        (20, 0, (True, False), True),
+        (20, 12, (True, True), False),
+        (5, 12, (False, True), True),
+    ],
+)
+def test_what_the_bones_show_of_hips_and_knees(
+    hip_levels: int, knee_levels: int, joints: tuple[bool, bool], feet_first: bool, legs: Legs
+) -> None:
+    grid = upright_grid(64)
+    volume = with_joints(grid, legs, hip_levels, knee_levels)
+    if feet_first:  # the same patient, the lowest level stored last
+        turned = grid.affine @ np.array([[-1, 0, 0, 63], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=float)
+        volume = Volume(volume.hu[::-1].copy(), Grid(grid.shape, turned))
+    span = find_thighs(volume)
+    assert (span.pelvis_above, span.knee_below) == joints
+    assert span.pelvis_mm == pytest.approx(max(hip_levels - 1, 0) * 6, abs=7)
+    assert span.below_condyles_mm == pytest.approx(max(knee_levels - 1, 0) * 6, abs=7)
+    assert span.covered_mm <= span.top_mm - span.bottom_mm
+    assert (span.hip_mm is None, span.knee_mm is None) == (hip_levels == 0, knee_levels == 0)
 
 
 @pytest.mark.parametrize("trouble", ["noise", "metal and streaks", "table", "feet first", "merged thighs"])

@@ -11,10 +11,11 @@ import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import VolumeError
 from engine.images import ImageError, case_name, image_files, read_image, read_labels, write_image, write_labels
 from engine.labels import thigh29
 from engine.segmentation import Segmentation
-from engine.volume import Grid, Volume
+from engine.volume import Grid, UnevenPlanes, Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd")
 
@@ -189,3 +190,12 @@ def test_cases_are_found_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="no NIfTI"):
         image_files(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_slices_at_different_distances_fit_no_such_file(tmp_path: Path, suffix: str) -> None:
+    even = grid_of((4, 3, 5))
+    grid = Grid(even.shape, even.affine, UnevenPlanes(0, np.array([0.0, 0.5, 1.0, 3.0])))
+    with pytest.raises(VolumeError, match=r"varies from 1\.50 to 6\.00 mm"):
+        write_labels(tmp_path / f"a{suffix}", labels_on(grid))
+    assert not list(tmp_path.iterdir())

@@ -6,12 +6,14 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from unittest import mock
 
 from pydicom import dcmread
 from sqlalchemy.orm import Session
-from stub_workshop import phantom_series, stub_workshop
+from stub_workshop import STUB, phantom_series, stub_workshop
 
 from config.settings import Settings
 from db import queries
@@ -23,6 +25,7 @@ from node.executor import Executor, JobEngine, prepare_database
 from node.pipeline import StepRunner
 
 Wrap = Callable[[StepRunner], StepRunner]
+PROMPT_S = 0.1
 
 
 def settings_for(
@@ -34,6 +37,7 @@ def settings_for(
         "listener": {"calling_ae_titles": ["SCANNER"], "host": "127.0.0.1", "quiet_period_s": 0.5},
         "destinations": {"pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": destination_port}},
         "delivery": {"first_retry_s": 1.0, "longest_retry_s": 2.0, "acse_timeout_s": 2.0},
+        "engine": {"model": STUB},
         "series": {"min_slices": 20, "min_coverage_mm": 150.0},
     }
     return Settings.model_validate({**values, **sections})
@@ -83,34 +87,60 @@ def receive_files(base: compose.Base, ref: SeriesRef) -> int:
     return outcome.series_id
 
 
+class PromptClock:
+    """The module `time` for the job engine: its waits, which are whole seconds, become short ones."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait no longer than `PROMPT_S`."""
+        time.sleep(min(seconds, PROMPT_S))
+
+
+@contextmanager
+def promptly() -> Iterator[None]:
+    """Let the job engine look at its queues more often, and see at once that nothing runs any more when it ends."""
+    clock = PromptClock()
+    often, of_engine = mock.patch("node.executor.POLL_S", PROMPT_S), mock.patch("dbos._dbos.time", clock)
+    with often, of_engine, mock.patch("dbos._sys_db.time", clock):
+        yield
+
+
+@contextmanager
+def launched(executor: Executor, add: Callable[[JobEngine], None]) -> Iterator[JobEngine]:
+    """A job engine in this process, with what `add` gives it to do."""
+    ledger_engine = open_database(executor.url)
+    engine = JobEngine(executor, ledger_engine)
+    add(engine)
+    with promptly():
+        engine.launch()
+        try:
+            yield engine
+        finally:
+            engine.drain(20.0)
+            ledger_engine.dispose()
+
+
 @contextmanager
 def delivering(base: compose.Base) -> Iterator[JobEngine]:
     """A job engine in this process that only delivers."""
-    ledger_engine = open_database(base.settings.database_url)
-    engine = JobEngine(Executor("sender", ("deliver",), base.settings.database_url, base.database), ledger_engine)
-    compose.add_sender(engine, base)
-    engine.launch()
-    try:
+    executor = Executor("sender", ("deliver",), base.settings.database_url, base.database)
+    with launched(executor, partial(compose.add_sender, base=base)) as engine:
         yield engine
-    finally:
-        engine.drain(20.0)
-        ledger_engine.dispose()
 
 
 @contextmanager
 def running(base: compose.Base, wrap: Wrap | None = None, name: str = "test") -> Iterator[JobEngine]:
     """A job engine in this process that segments and delivers."""
+
+    def add(engine: JobEngine) -> None:
+        compose.add_worker(engine, base, stub_workshop(), wrap)
+        compose.add_sender(engine, base)
+
     executor = Executor(name, ("segment", "deliver"), base.settings.database_url, base.database)
-    ledger_engine = open_database(base.settings.database_url)
-    engine = JobEngine(executor, ledger_engine)
-    compose.add_worker(engine, base, stub_workshop(), wrap)
-    compose.add_sender(engine, base)
-    engine.launch()
-    try:
+    with launched(executor, add) as engine:
         yield engine
-    finally:
-        engine.drain(20.0)
-        ledger_engine.dispose()
 
 
 def job_of(base: compose.Base, job_id: str) -> queries.JobSummary:
@@ -133,4 +163,4 @@ def wait_until(happened: Callable[[], bool], timeout_s: float = 30.0) -> None:
     while not happened():
         if time.monotonic() > deadline:
             raise AssertionError(f"this did not happen within {timeout_s:g} s")
-        time.sleep(0.1)
+        time.sleep(0.03)

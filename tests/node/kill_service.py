@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO), str(Path(__file__).parent)]
 
 from config.settings import Settings, load_settings  # noqa: E402 - the path is set above
-from node import compose, log, service  # noqa: E402
+from node import compose, executor, log, service  # noqa: E402
 from node.pipeline import StepReport, StepRunner  # noqa: E402
 from node.processes import Patience  # noqa: E402
 
@@ -72,12 +72,13 @@ def run_worker(wrap: compose.Wrap, settings: Settings, descriptor: int) -> int:
     """The worker with the stub; its libraries are not for the other processes."""
     from stub_workshop import stub_workshop
 
-    return service.run_worker(settings, descriptor, stub_workshop(), wrap)
+    return service.run_worker(settings, descriptor, stub_workshop(settings.engine.model), wrap)
 
 
 def main() -> None:
     """Run the supervisor, or one process."""
     plan, role = Path(sys.argv[1]), sys.argv[2]
+    executor.POLL_S = 0.1  # the queues are looked at more often: the tests wait for them again and again
     if role == "serve":
         compose.package_of = no_package  # type: ignore[assignment]
         settings_path = Path(sys.argv[4])

@@ -20,6 +20,7 @@ from engine.volume import Volume
 from node.stages import Workshop
 
 SLICES, SIZE, SPACING_MM = 36, 72, 6.0
+STUB = "stub"
 RULES = SeriesRules(min_slices=20, min_coverage_mm=150.0)
 
 
@@ -59,11 +60,11 @@ class RuleSegmenter:
         return Segmentation(labels, volume.grid, label_set)
 
 
-def stub_workshop() -> Workshop:
-    """A workshop with the rule in place of the network."""
+def stub_workshop(model: str = STUB) -> Workshop:
+    """A workshop with the rule in place of the network of a model of this name."""
     package = ModelPackage(
         folder=Path("stub"),
-        name="stub",
+        name=model,
         version="0",
         digest="0" * 64,
         label_set=thigh29(),

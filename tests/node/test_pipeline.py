@@ -19,6 +19,7 @@ from dicom_io.series import SeriesRules
 from dicom_io.synthetic import SyntheticStudy, write_series
 from dicom_io.uids import derive_uids
 from engine.errors import BackendError, SideError
+from engine.flags import RaisedFlag
 from engine.measure import Measurements
 from engine.segmentation import Segmentation
 from engine.volume import Volume
@@ -36,11 +37,16 @@ class Notes:
     told: list[str] = field(default_factory=list)
     files: tuple[ResultFile, ...] = ()
     made_by: MadeBy | None = None
+    flags: tuple[RaisedFlag, ...] = ()
 
     def record(self, order: JobOrder, measurements: Measurements, files: tuple[ResultFile, ...]) -> Counts:
         self.told.append("record")
         self.files = files
         return {"figures": sum(row.voxels > 0 for row in measurements.segments)}
+
+    def note_flags(self, order: JobOrder, raised: tuple[RaisedFlag, ...]) -> Counts:
+        self.flags = raised
+        return {"flags": len(raised)}
 
     def deliver(self, order: JobOrder) -> Counts:
         self.told.append("deliver")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import highdicom as hd
 import numpy as np
 import pytest
+from foreign_seg import write_label_map
 from stubs.training import tiny
 
-from dicom_io.codes import ANATOMICAL_STRUCTURE, structure_codes
 from dicom_io.errors import DicomIoError
 from dicom_io.series import find_series, open_series
 from dicom_io.synthetic import SyntheticStudy, patient_grid, write_series
@@ -43,33 +42,7 @@ def write_case(root: Path, name: str, labels: Labels, position: str = "HFS", see
     write_series(volume, root / "images" / name, SyntheticStudy(seed=seed, patient_position=position))
     source = open_series(find_series(root / "images" / name)[0], ANY_STACK)
     (root / "labels").mkdir(exist_ok=True)
-    by_number = {segment.number: segment for segment in thigh29().segments}
-    seg = hd.seg.Segmentation(
-        source_images=source.headers,
-        pixel_array=labels,
-        segmentation_type=hd.seg.SegmentationTypeValues.LABELMAP,
-        segment_descriptions=[
-            hd.seg.SegmentDescription(
-                segment_number=int(number),
-                segment_label=by_number[int(number)].display,
-                segmented_property_category=ANATOMICAL_STRUCTURE,
-                segmented_property_type=structure_codes(by_number[int(number)].structure).concept(
-                    by_number[int(number)].side
-                ),
-                algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
-            )
-            for number in np.unique(labels[labels > 0])
-        ],
-        series_instance_uid=hd.UID(),
-        series_number=9,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="Someone",
-        manufacturer_model_name="Else",
-        software_versions="1",
-        device_serial_number="1",
-    )
-    seg.save_as(root / "labels" / f"{name}.dcm")
+    write_label_map(root / "labels" / f"{name}.dcm", source.headers, labels)
 
 
 def case_of(root: Path, name: str, suffix: str = ".dcm") -> Case:

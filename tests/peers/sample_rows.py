@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine
 
 from db.queries import (
+    Changed,
     DeliveryAttempt,
     InstanceOutcome,
     NewJob,
@@ -38,9 +39,9 @@ def arrival(number: int, content: str = "a", seconds: float = 0.0, series: str =
     )
 
 
-def record(engine: Engine, *arrivals: ReceivedInstance) -> InstanceOutcome:
+def record(engine: Engine, *arrivals: ReceivedInstance, changed: Changed = Changed.KEEP) -> InstanceOutcome:
     with transaction(engine) as session:
-        return [record_instance(session, received) for received in arrivals][-1]
+        return [record_instance(session, received, changed) for received in arrivals][-1]
 
 
 def new_job(job_id: str = "job-1", model: str = "compact") -> NewJob:

@@ -55,7 +55,8 @@ def test_every_real_series_is_stored_and_parked_with_a_reason(shared_data: Path,
         for files in groups.values():
             statuses = send_series(files, Peer("127.0.0.1", port, NODE_AE), PACS)
             assert [status.code for status in statuses] == [0x0000] * len(files)
-        assert wait_until(lambda: len(node.events("job.parked")) >= len(groups), 120), node.folder.log.read_text()
+        ended = ("series.refused", "series.unselected", "job.parked")
+        assert wait_until(lambda: sum(len(node.events(name)) for name in ended) >= len(groups), 120), ended
         assert not node.events("job.failed") and not node.events("program.fault")
         with node.sql() as session:
             jobs = session.scalars(select(Job)).all()

@@ -38,10 +38,8 @@ LIMIT_MM = {
 }
 BONES = ("femur", "ilium")  # their mean depends on a voxel of rim, so it is not judged
 CASES: dict[str, tuple[str, float, Literal["ascending", "descending"]]] = {
-    "head first, supine": ("HFS", 0.0, "ascending"),
-    "feet first, supine": ("FFS", 0.0, "ascending"),
-    "slices in reversed order": ("HFS", 0.0, "descending"),
-    "turned in the image plane": ("HFS", 12.0, "ascending"),
+    "feet first, slices in reversed order": ("FFS", 0.0, "descending"),
+    "head first, turned in the image plane": ("HFS", 12.0, "ascending"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,7 @@ from engine.backends.plans import PlanKey, PlanStore
 from engine.backends.tensorrt_build import BATCHES, BuildOrder, Built, Library, Messages
 from engine.backends.tensorrt_engine import (
     AMPERE_NAME,
+    STALE_S,
     Ends,
     Gpu,
     PlanSource,
@@ -164,6 +167,17 @@ def test_a_package_without_a_half_network_gets_one_for_as_long(tiny_package: Mod
     with typed_network(replace(tiny_package, half_onnx=None), tmp_path) as path:
         assert path.parent.parent == tmp_path and path.stat().st_size > tiny_package.onnx.stat().st_size / 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_after_a_day(tiny_package: ModelPackage, tmp_path: Path) -> None:
+    ages_s = {".typed-old": STALE_S + 60, ".typed-young": STALE_S - 60, "kept": 2 * STALE_S}
+    for name, age_s in ages_s.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.onnx").write_bytes(b"x")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    with typed_network(replace(tiny_package, half_onnx=None), tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".typed-young", "kept"}
 
 
 def test_a_network_that_cannot_be_typed_is_an_error_with_a_remedy(tiny_package: ModelPackage, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from label_bodies import plain_grid
 
 from engine.evaluation.cases import Case, EvaluationError, LabelScheme, RegionKind, regions_of
 from engine.labels import Side, thigh29
+from engine.volume import Grid, UnevenPlanes
 
 
 def test_every_structure_and_group_is_there_by_side_and_whole() -> None:
@@ -42,3 +43,11 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         Case("a", grid, labels.astype(np.int64), labels)
     with pytest.raises(EvaluationError, match="its CT"):
         Case("a", grid, labels, labels, np.zeros((2, 3, 5), dtype=np.int16))
+
+
+def test_slices_at_different_distances_are_not_scored() -> None:
+    even = plain_grid((4, 5, 6), (2.0, 1.0, 1.0))
+    grid = Grid(even.shape, even.affine, UnevenPlanes(0, np.array([0.0, 0.5, 1.0, 3.0])))
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    with pytest.raises(EvaluationError, match="distance of its slices varies"):
+        Case("a", grid, labels, labels)

@@ -19,7 +19,7 @@ from engine.bundle import EVALUATION, LICENCE
 from engine.errors import BackendError, ModelError
 from engine.export import WEIGHTS_NAME, export_models, load_weights
 from engine.gate import StoredWindows, ask
-from engine.networks import build_unetr
+from engine.networks import UnetrShape, build_unetr
 from engine.package import METADATA, README, ModelPackage, load_package
 from engine.training.card import Judgement, load_words
 from engine.training.errors import TrainingError
@@ -38,7 +38,7 @@ def judge(package: ModelPackage) -> Judgement:
 def network() -> torch.nn.Module:
     """The tiny preset's; one class is in front, so that it is sure of something."""
     torch.manual_seed(1)
-    network = build_unetr(30, 2, 24, 48, 2, (32, 32, 32))
+    network = build_unetr(30, UnetrShape(2, 24, 48, 2), (32, 32, 32))
     with torch.no_grad():
         network.get_parameter("out.conv.conv.bias")[3] += 1
     return network

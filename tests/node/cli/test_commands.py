@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from command_line import CommandLine
 from peers.ports import free_port
+from peers.sample_rows import arrival, make_job, record
 
 from db.queries import ReceivedInstance, record_instance
 from db.session import migrate, open_database, transaction
@@ -17,7 +19,7 @@ from node.executor import prepare_database
 
 
 def vastus(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder."""
+    """Run the command in a folder, in a process of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("VASTUS")}
     return subprocess.run(
         [sys.executable, "-m", "node.cli.main", *arguments],
@@ -46,11 +48,12 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     assert all(name in shown.stdout for name in names)
 
 
-def test_an_unknown_key_is_refused_with_its_line_and_remedy(tmp_path: Path) -> None:
+def test_an_unknown_key_is_refused_with_its_line_and_remedy(typed: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("[listener]\nprt = 5\n")
     for command in ("serve", "jobs", "doctor"):
-        refused = vastus(command, "--settings", str(path), folder=tmp_path)
+        run = vastus if command == "serve" else typed
+        refused = run(command, "--settings", str(path), folder=tmp_path)
         assert refused.returncode == 2
         assert "line 2" in refused.stderr and "listener.port" in refused.stderr
 
@@ -62,13 +65,13 @@ def test_serve_refuses_to_start_without_peers(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_jobs_without_a_database_says_what_to_do(tmp_path: Path, settings: Path) -> None:
-    refused = vastus("jobs", "--settings", str(settings), folder=tmp_path)
+def test_jobs_without_a_database_says_what_to_do(typed: CommandLine, tmp_path: Path, settings: Path) -> None:
+    refused = typed("jobs", "--settings", str(settings), folder=tmp_path)
     assert refused.returncode == 2
     assert "Remedy" in refused.stderr
 
 
-def test_jobs_lists_none_when_only_instances_wait(tmp_path: Path, settings: Path) -> None:
+def test_jobs_lists_none_when_only_instances_wait(typed: CommandLine, tmp_path: Path, settings: Path) -> None:
     (tmp_path / "state").mkdir()
     engine = open_database(f"sqlite:///{tmp_path / 'state' / 'vastus.db'}")
     migrate(engine)
@@ -90,9 +93,23 @@ def test_jobs_lists_none_when_only_instances_wait(tmp_path: Path, settings: Path
             ),
         )
     engine.dispose()
-    listed = vastus("jobs", "--settings", str(settings), folder=tmp_path)
+    listed = typed("jobs", "--settings", str(settings), folder=tmp_path)
     assert listed.returncode == 0, listed.stderr
     assert "0 jobs" in listed.stdout
+
+
+def test_jobs_tells_of_images_that_came_again_changed(typed: CommandLine, tmp_path: Path, settings: Path) -> None:
+    (tmp_path / "state").mkdir()
+    engine = open_database(f"sqlite:///{tmp_path / 'state' / 'vastus.db'}")
+    migrate(engine)
+    make_job(engine)
+    listed = typed("jobs", "--settings", str(settings), folder=tmp_path)
+    assert listed.returncode == 0 and "other" not in listed.stdout
+    record(engine, arrival(1, "b"))
+    engine.dispose()
+    listed = typed("jobs", "--settings", str(settings), folder=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "version" in listed.stdout and "other" in listed.stdout
 
 
 def test_doctor_names_a_destination_that_does_not_answer(tmp_path: Path, settings: Path) -> None:
@@ -108,7 +125,7 @@ def test_segment_of_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "Remedy" in refused.stderr
 
 
-def test_retry_of_an_unknown_job_is_refused(tmp_path: Path, settings: Path) -> None:
+def test_retry_of_an_unknown_job_is_refused(typed: CommandLine, tmp_path: Path, settings: Path) -> None:
     (tmp_path / "state").mkdir()
     url = f"sqlite:///{tmp_path / 'state' / 'vastus.db'}"
     engine = open_database(url)
@@ -116,6 +133,6 @@ def test_retry_of_an_unknown_job_is_refused(tmp_path: Path, settings: Path) -> N
     engine.dispose()
     prepare_database(url)
     for option in ("--retry", "--resend"):
-        refused = vastus("jobs", option, "job-unknown", "--settings", str(settings), folder=tmp_path)
+        refused = typed("jobs", option, "job-unknown", "--settings", str(settings), folder=tmp_path)
         assert refused.returncode == 2
         assert "job-unknown" in refused.stderr and "Remedy" in refused.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import CommandLine
 from label_bodies import random_case
 
 from engine.images import write_image, write_labels
@@ -57,26 +58,26 @@ def test_tables_and_pictures_are_made(cases: Path) -> None:
     assert all(0 < float(row["dice"]) < 1 and row["hu_error"] for row in rows)
 
 
-def test_labels_of_another_scheme_are_refused(cases: Path) -> None:
-    refused = vastus("evaluate", "p", "t", "--labels", "structures", folder=cases)
+def test_labels_of_another_scheme_are_refused(typed: CommandLine, cases: Path) -> None:
+    refused = typed("evaluate", "p", "t", "--labels", "structures", folder=cases)
     assert refused.returncode == 2
     assert "case1.nii.gz" in refused.stderr and "30, 31" in refused.stderr
 
 
-def test_a_wrong_file_is_named_and_nothing_is_written(cases: Path) -> None:
+def test_a_wrong_file_is_named_and_nothing_is_written(typed: CommandLine, cases: Path) -> None:
     affine = np.array(random_case("x", 1).grid.affine)
     affine[2, 3] += 5
     moved = Grid((12, 32, 32), affine)
     write_labels(cases / "p" / "case2.nii.gz", Segmentation(random_case("x", 1).truth, moved, thigh29()))
-    refused = vastus("evaluate", "p", "t", "--output", "out", folder=cases)
+    refused = typed("evaluate", "p", "t", "--output", "out", folder=cases)
     assert refused.returncode == 2
     assert "p/case2.nii.gz" in refused.stderr and "t/case2.nii.gz" in refused.stderr and "Remedy" in refused.stderr
     assert not list((cases / "out").iterdir())
 
 
-def test_an_earlier_evaluation_is_not_written_over(cases: Path) -> None:
+def test_an_earlier_evaluation_is_not_written_over(typed: CommandLine, cases: Path) -> None:
     (cases / "out").mkdir()
     (cases / "out" / "report.md").write_text("earlier")
-    refused = vastus("evaluate", "p", "t", "--output", "out", folder=cases)
+    refused = typed("evaluate", "p", "t", "--output", "out", folder=cases)
     assert refused.returncode == 2 and "out" in refused.stderr
     assert (cases / "out" / "report.md").read_text() == "earlier"

@@ -9,12 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from engine.errors import VastusError
@@ -26,16 +24,9 @@ from engine.volume import Grid, Volume
 from node.cli.main import app
 
 REPO = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
+
 OPTIONS = ("train", "--preset", "tiny", "--workers", "0", "--threads", "1")
-
-
-@pytest.fixture(autouse=True)
-def process_as_it_was() -> Iterator[None]:
-    """The command sets its own process up; here that is the tests'."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
 
 
 def train(*arguments: str) -> Result:
