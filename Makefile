@@ -10,9 +10,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.installed
 	$(BIN)/vastus demo
 
-# Two processes, a file of tests to each: much of the time is waiting for peers. One thread each, so that they share two cores.
+# Three processes, a file of tests to each: much of the time is waiting for peers. One thread each, so that they share two cores.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -W error -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -W error -n 3 --dist loadfile --no-loadscope-reorder
 
 check: format lint types architecture test
 

@@ -29,16 +29,15 @@ from node.pipeline import STEPS
 pytestmark = pytest.mark.slow
 MOMENTS = (*STEPS, "send")
 DEATHS = (
-    (("read", "after"), ("check", "after")),
-    (("segment", "after"), ("measure", "after")),
-    (("write", "after"), ("record", "after")),
-    (("deliver", "after"), ("finish", "after")),
+    (("read", "after"), ("segment", "after")),
+    (("write", "after"), ("deliver", "after")),
     (("finish", "committed"),),
     (("send", "after"),),
     (("park", "committed"),),
 )
-"""When the whole node dies, series by series: every step once between its work and its checkpoint, and a job's last
-step once when its commit is all that there is. The last series is too short to be segmented."""
+"""When the whole node dies, series by series: where a step has left files, rows or objects and not its checkpoint, and
+when the commit of a job's last step is all that there is. The last series lacks a slice. That a worker dies alone
+before the work of each step is another test's."""
 
 
 @pytest.fixture
@@ -110,7 +109,9 @@ def assert_each_result_arrived_with_its_own_uid(node: Node, pacs: Pacs, found: l
     assert not list(node.folder.glob("state/spool/jobs/*/work"))
 
 
-def test_the_whole_node_killed_at_every_step_loses_nothing_and_sends_nothing_twice(node: Node, pacs: Pacs) -> None:
+def test_the_whole_node_killed_before_a_checkpoint_loses_nothing_and_sends_nothing_twice(
+    node: Node, pacs: Pacs
+) -> None:
     """Twice for each of the first series, so that no job is taken for one that ends its worker."""
     node.start()
     for number, deaths in enumerate(DEATHS, start=1):

