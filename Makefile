@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format lint types architecture clean
+.PHONY: demo test soak check format lint types architecture clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vastus demo
@@ -13,6 +13,10 @@ demo: $(VENV)/.installed
 # Three processes, a file of tests to each: much of the time is waiting for peers. One thread each, so that they share two cores.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -W error -n 3 --dist loadfile --no-loadscope-reorder
+
+# Minutes of the same at length: before a release, and after a change of what they are about.
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -W error -m soak
 
 check: format lint types architecture test
 

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 PROFILES = {"vastus": True, "explore": False}
 for name, derandomize in PROFILES.items():
     hypothesis_settings.register_profile(
-        name, max_examples=50, deadline=None, derandomize=derandomize, suppress_health_check=[HealthCheck.too_slow]
+        name, max_examples=30, deadline=None, derandomize=derandomize, suppress_health_check=[HealthCheck.too_slow]
     )
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "vastus"))
 

@@ -144,6 +144,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(node: Node, pacs: Pacs) ->
     assert [event["role"] for event in node.events("process.exited")] == ["worker"]
 
 
+@pytest.mark.soak
 def test_a_process_killed_before_the_work_of_each_step_is_started_again_alone(node: Node, pacs: Pacs) -> None:
     """One series for each step; the worker or the sender dies, and the rest of the node goes on."""
     node.start()

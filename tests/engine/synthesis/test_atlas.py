@@ -232,6 +232,7 @@ def test_the_joints_of_the_whole_atlas_are_where_its_bones_meet(whole: Anatomy) 
         assert {tibia, other} & set(below)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_whoever_is_drawn_from_the_whole_atlas_has_every_structure(shared_data: Path) -> None:
     sculptor = Sculptor(AtlasFolder(shared_data / "atlas").anatomy())

@@ -69,6 +69,7 @@ def test_a_folder_of_pairs_trains_a_model(tmp_path: Path, data: Path) -> None:
     assert (run / "checkpoint.pt").read_bytes() == kept
 
 
+@pytest.mark.soak
 def test_a_signal_stops_a_run_in_order_and_the_command_goes_on(tmp_path: Path, data: Path) -> None:
     arguments = ("--data", str(data), "--run", str(tmp_path / "mine"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
